@@ -1,0 +1,66 @@
+"""What a reader is. `scan` lists cheaply (no pixel is read); `read` brings one item's bytes and its truth.
+
+A reader module has `Config` (frozen pydantic) and `build(config, source) -> Reader`. `source` is a `Store` rooted at the data
+set's URL; paths are POSIX and relative to it. A reader maps its source's label values onto class indices and `ignore_index`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtasks.spec import DatasetSpec
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One input object as listed. `image_id` is the image's path relative to the source, unique in the data set."""
+
+    image_id: str
+    path: str  # relative to the source
+    size: int  # bytes, image and labels together: what the partition counts
+    version: str  # etag or size and mtime of image and label: changes when the content does
+    split: str = ""
+    group_id: str = ""  # video, patient, volume; a group is not cut across shards
+    labels: Mapping[str, str] = field(default_factory=dict)  # for example {"mask": "masks/train/x.png"}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object. `counts` is COCO's compressed RLE (column-major) of a mask of the image's size; bbox is x, y, w, h."""
+
+    category_id: int  # class index
+    bbox: tuple[float, float, float, float]
+    area: float
+    counts: bytes
+    iscrowd: bool = False
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One image's encoded bytes, as they are in the source, and its truth in class indices."""
+
+    image: bytes
+    mask: NDArray[np.unsignedinteger[Any]] | None = None  # HxW, uint8 (uint16 above 255 classes), of the *oriented* image's size
+    instances: tuple[Instance, ...] | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """Made once in the driver (`spec`, `scan`) and once in each worker (`read`)."""
+
+    def spec(self) -> DatasetSpec:
+        """Classes and ignore value; inferred ones are inferred here, once, and then written into the recipe."""
+        ...
+
+    def scan(self) -> Iterator[SourceItem]:
+        """List every image. Raises `InputError` where the layout is not the format's, with what was found and needed."""
+        ...
+
+    def read(self, item: SourceItem) -> RawSample:
+        """Raises `DataFault` for a fault of this item alone, and the store's own errors for everything else."""
+        ...

@@ -1,0 +1,126 @@
+"""The configuration of every stage: the YAML schema, the CLI's options and the Prefect flows' parameters at once.
+
+Fields made with `execution(...)` change how the work runs; all others are part of the output's recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from segtasks.config import Config, Plugin, execution
+from segtasks.spec import DecodePolicy, Resize
+from segtasks.training.config import TrainingConfig
+
+Where = dict[str, str | list[str]]
+
+
+class EngineConfig(Config):
+    """Where the work runs. Nothing here changes a row."""
+
+    name: Literal["ray", "local"] = execution("ray", description="ray: a Ray cluster; local: processes on this machine, without Ray")
+    address: str | None = execution(
+        None, description="Ray address, for example ray://head:10001 or auto; none: a local cluster for this run"
+    )
+    workers: int | None = execution(
+        None, ge=0, description="worker processes; none: one a CPU (Ray: one CPU stays free); 0 (local only): inline, for debugging"
+    )
+    gpus_per_worker: float = execution(0.0, ge=0, description="GPUs that a Ray worker reserves")
+
+
+class StageConfig(Config):
+    """What every stage has."""
+
+    output: str = execution(..., min_length=1, description="URL of the stage's output: a folder, s3://, gs://, abfs://, memory://")
+    engine: EngineConfig = execution(EngineConfig(), description="where the work runs")
+    storage: dict[str, dict[str, Any]] = execution(
+        {}, description="options by URL prefix (endpoint_url, profile, requester_pays, ...); names only, never secrets"
+    )
+    dry_run: bool = execution(False, description="print the plan and do nothing")
+    max_quarantined: float = execution(
+        1.0, ge=0, le=1, description="largest share of rows that may be quarantined; over it nothing is published (exit 3)"
+    )
+
+
+class Selection(Config):
+    """Which rows of the input are used."""
+
+    limit: int | None = Field(default=None, ge=1, description="use the first n images (in the snapshot's order)")
+    where: Where = Field(default_factory=dict, description="keep rows with these values: split, or a key of meta, for example {split: val}")
+
+
+class IngestConfig(StageConfig):
+    """Read a data set in its own layout into shards of samples."""
+
+    source: str = Field(min_length=1, description="root of the data set: a folder or URL")
+    format: Plugin = Field(description="reader: `segtasks readers` lists them")
+    decode: DecodePolicy = Field(default_factory=DecodePolicy, description="how bytes become pixels")
+    limit: int | None = Field(default=None, ge=1, description="use the first n images (in listing order)")
+    shard_bytes: int = Field(default=64 << 20, ge=1 << 10, le=192 << 20, description="target size of a shard in bytes")
+    shard_rows: int = Field(default=10_000, ge=1, description="largest number of images in a shard")
+
+
+class PreprocessConfig(StageConfig, Selection):
+    """Bring images and masks to one size, once, so that training does not."""
+
+    data: str = execution(..., min_length=1, description="shard set of samples, optionally @snapshot")
+    resize: Resize | None = Field(default=None, description="size to bring images (area-averaged) and masks (nearest) to; none: as they are")
+    encoding: Literal["png", "jpeg"] = Field(default="png", description="how the resized images are stored; png is lossless")
+
+
+class TrainConfig(StageConfig, TrainingConfig, Selection):
+    """Train a model on a shard set."""
+
+    data: str = execution(..., min_length=1, description="shard set of samples, optionally @snapshot")
+    class_map: dict[str, str] = Field(default_factory=dict, description="data class -> model class, where their names differ")
+
+
+class InferConfig(StageConfig, Selection):
+    """Predict masks for every image of a shard set."""
+
+    data: str = execution(..., min_length=1, description="shard set of samples, optionally @snapshot")
+    checkpoint: str = execution(..., min_length=1, description="a checkpoint folder or a training output; its digest is in the recipe")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: float32 on CPU, bfloat16 on CUDA; fixed in the plan")
+    backend: Literal["torch"] = Field(default="torch", description="what runs the model")
+    class_map: dict[str, str] = Field(default_factory=dict, description="model class -> class of the output, to merge or rename classes")
+    batch_size: int = execution(4, ge=1, description="images in a forward pass; changes no row")
+    threads: int | None = execution(None, ge=1, description="torch threads in a worker; none: the CPUs shared out over the workers")
+
+
+class EvaluateConfig(StageConfig):
+    """Compare predictions with the truth, straight from Parquet."""
+
+    predictions: str = execution(..., min_length=1, description="shard set of predictions, optionally @snapshot")
+    data: str = execution(..., min_length=1, description="shard set of samples with masks: the one that was predicted from")
+    class_map: dict[str, str] = Field(default_factory=dict, description="predicted class -> data class, where their names differ")
+    min_miou: float | None = execution(None, ge=0, le=1, description="exit 3 when the mean IoU is below this")
+
+
+class ReportConfig(Config):
+    """Make one self-contained HTML page of an evaluation."""
+
+    evaluation: str = execution(..., min_length=1, description="shard set of an evaluation")
+    output: str = execution(..., min_length=1, description="where report.html goes: a folder or URL")
+    storage: dict[str, dict[str, Any]] = execution({}, description="options by URL prefix")
+    examples: int = execution(6, ge=0, le=50, description="overlays of the best and of the worst images")
+
+
+class PipelineConfig(Config):
+    """ingest -> preprocess -> train -> infer -> evaluate -> report under one output URL.
+
+    Each section takes the settings of its stage except those the pipeline fills in: output, data, checkpoint, predictions,
+    evaluation, engine and storage.
+    """
+
+    output: str = execution(..., min_length=1, description="URL under which every stage has its folder")
+    source: str = Field(min_length=1, description="root of the data set: a folder or URL")
+    format: Plugin = Field(description="reader: `segtasks readers` lists them")
+    engine: EngineConfig = execution(EngineConfig(), description="where the work runs")
+    storage: dict[str, dict[str, Any]] = execution({}, description="options by URL prefix")
+    ingest: dict[str, Any] = Field(default_factory=dict, description="settings of ingest")
+    preprocess: dict[str, Any] = Field(default_factory=dict, description="settings of preprocess")
+    train: dict[str, Any] = Field(default_factory=dict, description="settings of train")
+    infer: dict[str, Any] = Field(default_factory=dict, description="settings of infer")
+    evaluate: dict[str, Any] = Field(default_factory=dict, description="settings of evaluate")
+    report: dict[str, Any] = Field(default_factory=dict, description="settings of report")
