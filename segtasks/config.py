@@ -89,7 +89,7 @@ def load_yaml(path: str) -> dict[str, Any]:
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Set dotted keys: `train.epochs=3`. Values are YAML, so `true`, `[1, 2]` and `{a: b}` mean what they mean there."""
-    result = _copy(data)
+    result: dict[str, Any] = _copy(data)
     for text in overrides:
         key, equals, raw = text.partition("=")
         if not equals or not key:

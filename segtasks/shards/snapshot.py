@@ -1,0 +1,296 @@
+"""Snapshots: `snapshots/000001.json` is THE commit of a shard set. Readers see the whole of one, or nothing.
+
+A snapshot names lists of shards by their content. A later list overrides an earlier one for the same path, so that a delta adds
+a list and rewrites none. Latest means the highest number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from segtasks import __version__
+from segtasks.config import Config, validate
+from segtasks.errors import ConfigError, CorruptError, InputError, did_you_mean
+from segtasks.refs import Ref
+from segtasks.shards.digest import add_digests, canonical_json, digest_ids, subtract_digest
+from segtasks.shards.records import LIST, ShardRecord
+from segtasks.shards.recipe import Recipe, require_recipe
+from segtasks.shards.schema import BLOBS, schema_named
+from segtasks.shards.tables import read_table, write_table
+from segtasks.shards.writer import OK, QUARANTINED
+from segtasks.spec import DatasetSpec
+from segtasks.storage import StorageOptions, Store, open_store
+
+LISTS = "snapshots/lists"
+
+
+class Counts(Config):
+    """Live rows: `rows = done + quarantined`; deleted rows are in none of them."""
+
+    rows: int
+    done: int
+    quarantined: int
+    shards: int
+    bytes: int
+    inputs: int = Field(description="ids that came in; equal to the ids that went out, or there is no snapshot")
+
+
+class SnapshotFile(Config):
+    """`snapshots/<number>.json`."""
+
+    format: int = 1
+    number: int = Field(ge=1)
+    parent: int | None
+    plan: int
+    recipe: str
+    rows: str = Field(description="schema of the rows")
+    spec: DatasetSpec
+    input: Ref | None
+    source: str | None
+    counts: Counts
+    ids: str = Field(description="digest of the ids of all live inputs: the coverage proof")
+    errors: dict[str, int] = Field(description="shards in which each error type occurs")
+    lists: tuple[str, ...]
+    summary: dict[str, Any] = Field(default_factory=dict, description="result that was added up over the shards (evaluation)")
+    created_at: str
+    segtasks: str
+
+
+def snapshot_path(number: int) -> str:
+    return f"snapshots/{number:06d}.json"
+
+
+def snapshot_numbers(store: Store) -> list[int]:
+    """All published numbers, ascending."""
+    found = (re.fullmatch(r"snapshots/([0-9]{6,})\.json", entry.path) for entry in store.list("snapshots"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_snapshot_file(store: Store, number: int) -> SnapshotFile:
+    path = snapshot_path(number)
+    try:
+        return validate(SnapshotFile, json.loads(store.read(path)), where=store.url_of(path))
+    except ValueError as error:
+        raise CorruptError(f"{store.url_of(path)} is not JSON: {error}") from error
+
+
+def latest_snapshot(store: Store) -> Snapshot | None:
+    numbers = snapshot_numbers(store)
+    return Snapshot(store, read_snapshot_file(store, numbers[-1])) if numbers else None
+
+
+def open_snapshot(ref: Ref | str, storage: StorageOptions | None = None) -> Snapshot:
+    """The snapshot that `ref` names (the latest one without a number). `InputError` where there is none."""
+    ref = Ref.parse(ref) if isinstance(ref, str) else ref
+    store = open_store(ref.url, storage)
+    numbers = snapshot_numbers(store)
+    if not numbers:
+        require_recipe(store)
+        raise InputError(
+            f"{ref.url} has no published snapshot: its run is not finished, or was stopped by max_quarantined; run the same command again"
+        )
+    number = ref.snapshot or numbers[-1]
+    if number not in numbers:
+        raise InputError(f"{ref.url} has no snapshot {number}; it has {numbers[0]} to {numbers[-1]}")
+    return Snapshot(store, read_snapshot_file(store, number))
+
+
+class Snapshot:
+    """One published state of a shard set, for reading."""
+
+    def __init__(self, store: Store, file: SnapshotFile) -> None:
+        self.store = store
+        self.file = file
+
+    @property
+    def number(self) -> int:
+        return self.file.number
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return self.file.spec
+
+    @property
+    def counts(self) -> Counts:
+        return self.file.counts
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(url=self.store.url, snapshot=self.number)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        recipe = require_recipe(self.store)
+        if recipe.id != self.file.recipe:
+            raise CorruptError(f"{self.ref} was made by recipe {self.file.recipe}; recipe.json is {recipe.id}: one was replaced")
+        return recipe
+
+    @cached_property
+    def records(self) -> dict[str, ShardRecord]:
+        """Every shard by path, in the order of the lists."""
+        found: dict[str, ShardRecord] = {}
+        for name in self.file.lists:
+            for row in read_table(self.store, LISTS, name).to_pylist():
+                found[row["path"]] = ShardRecord.from_json(row)
+        return found
+
+    def shards(self, splits: Sequence[str] | None = None) -> list[ShardRecord]:
+        """The shards, of these splits only if given."""
+        if splits is not None:
+            known = {record.split for record in self.records.values()}
+            for split in splits:
+                if split not in known:
+                    raise ConfigError(f"{self.ref} has no split {split!r}.{did_you_mean(split, known)}")
+        return [record for record in self.records.values() if splits is None or record.split in splits]
+
+    def read(
+        self,
+        record: ShardRecord,
+        columns: Sequence[str] | None = None,
+        *,
+        include_quarantined: bool = False,
+        rows: Sequence[int] | None = None,
+    ) -> pa.Table:
+        """Live rows of one shard in their order; done ones only, unless asked. `rows` picks positions in the file."""
+        schema = schema_named(self.file.rows)
+        for name in columns or ():
+            if name not in schema.names:
+                raise ConfigError(f"{self.ref} has no column {name!r}.{did_you_mean(name, schema.names)}")
+        wanted = list(columns) if columns is not None else schema.names
+        fetched = wanted if "status" in wanted else [*wanted, "status"]
+        if any(name in BLOBS for name in wanted):
+            table = pq.read_table(pa.BufferReader(self.store.read(record.path)), columns=fetched)
+        else:
+            with self.store.open(record.path) as file:
+                table = pq.read_table(file, columns=fetched)
+        keep = live_rows(record, table["status"], include_quarantined=include_quarantined)
+        if rows is not None:
+            keep = [position for position in rows if position in set(keep)]
+        return table.take(pa.array(keep, pa.int64())).select(wanted) if len(keep) != table.num_rows else table.select(wanted)
+
+    def read_all(self, columns: Sequence[str], *, splits: Sequence[str] | None = None, include_quarantined: bool = False) -> pa.Table:
+        """Live rows of every shard; for small columns."""
+        tables = [self.read(record, columns, include_quarantined=include_quarantined) for record in self.shards(splits)]
+        schema = schema_named(self.file.rows)
+        return pa.concat_tables(tables) if tables else pa.schema([schema.field(name) for name in columns]).empty_table()
+
+
+def live_rows(record: ShardRecord, status: pa.ChunkedArray, *, include_quarantined: bool = False) -> list[int]:
+    """Positions in the file of rows that are neither deleted nor (unless asked) quarantined nor empty."""
+    wanted = [OK, QUARANTINED] if include_quarantined else [OK]
+    positions = pc.indices_nonzero(pc.is_in(status, pa.array(wanted))).to_pylist()
+    gone = set(record.deleted_rows)
+    return [position for position in positions if position not in gone]
+
+
+def publish(
+    store: Store,
+    *,
+    recipe: Recipe,
+    plan: int,
+    input: Ref | None,
+    source: str | None,
+    records: Iterable[ShardRecord],
+    deletions: Mapping[str, Sequence[int]] | None = None,
+    summarise: Any = None,
+) -> Snapshot:
+    """Publish `records` on top of the latest snapshot. Who loses a number reads again, rebases and tries the next.
+
+    `deletions` are rows (path -> positions) of older shards that this snapshot drops. A plan that is already published
+    returns its snapshot.
+    """
+    new = sorted(records, key=lambda record: record.path)
+    while True:
+        parent = latest_snapshot(store)
+        if parent is not None:
+            published = _published(store, plan, parent)
+            if published is not None:
+                return published
+        changed = _with_deletions(parent, deletions or {}) + new
+        lists = parent.file.lists if parent else ()
+        if changed:
+            name = write_table(store, LISTS, pa.Table.from_pylist([record.as_json() for record in changed], schema=LIST))
+            lists = (*lists, name)
+        records_now = {**(parent.records if parent else {}), **{record.path: record for record in changed}}
+        file = SnapshotFile(
+            number=(parent.number + 1) if parent else 1,
+            parent=parent.number if parent else None,
+            plan=plan,
+            recipe=recipe.id,
+            rows=recipe.rows,
+            spec=recipe.spec,
+            input=input,
+            source=source,
+            counts=count(store, recipe.rows, records_now.values()),
+            ids=_ids_of(store, recipe.rows, records_now.values()),
+            errors=dict(Counter(error for record in records_now.values() for error in record.errors)),
+            lists=lists,
+            summary=summarise(list(records_now.values())) if summarise else {},
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            segtasks=__version__,
+        )
+        if store.create(snapshot_path(file.number), canonical_json(file.model_dump(mode="json"))):
+            return Snapshot(store, file)
+
+
+def _published(store: Store, plan: int, latest: Snapshot) -> Snapshot | None:
+    """The snapshot of `plan`, looked for from the latest one back."""
+    current: Snapshot | None = latest
+    while current is not None and current.file.plan >= plan:
+        if current.file.plan == plan:
+            return current
+        parent = current.file.parent
+        current = Snapshot(store, read_snapshot_file(store, parent)) if parent else None
+    return None
+
+
+def _with_deletions(parent: Snapshot | None, deletions: Mapping[str, Sequence[int]]) -> list[ShardRecord]:
+    changed = []
+    for path, positions in sorted(deletions.items()):
+        record = parent.records.get(path) if parent else None
+        if record is None:
+            raise CorruptError(f"the plan drops rows of {path}, which the latest snapshot does not list")
+        changed.append(ShardRecord.from_json({**record.as_json(), "deleted_rows": sorted({*record.deleted_rows, *positions})}))
+    return changed
+
+
+def deleted_facts(store: Store, rows_schema: str, record: ShardRecord) -> tuple[set[str], int, int]:
+    """Of a shard's deleted rows: the input ids that are gone with them, and how many were done and quarantined."""
+    if not record.deleted_rows:
+        return set(), 0, 0
+    key = "parent_id" if "parent_id" in schema_named(rows_schema).names else "image_id"
+    with store.open(record.path) as file:
+        table = pq.read_table(file, columns=[key, "status"])
+    gone = table.take(pa.array(record.deleted_rows, pa.int64()))
+    refused = sum(1 for status in gone["status"].to_pylist() if status == QUARANTINED)
+    return set(gone[key].to_pylist()), gone.num_rows - refused, refused
+
+
+def count(store: Store, rows_schema: str, records: Iterable[ShardRecord]) -> Counts:
+    done = quarantined = shards = size = inputs = 0
+    for record in records:
+        ids, gone_done, gone_quarantined = deleted_facts(store, rows_schema, record)
+        done += record.done - gone_done
+        quarantined += record.quarantined - gone_quarantined
+        inputs += record.inputs - len(ids)
+        shards, size = shards + 1, size + record.bytes
+    return Counts(rows=done + quarantined, done=done, quarantined=quarantined, shards=shards, bytes=size, inputs=inputs)
+
+
+def _ids_of(store: Store, rows_schema: str, records: Iterable[ShardRecord]) -> str:
+    digests = []
+    for record in records:
+        gone = deleted_facts(store, rows_schema, record)[0]
+        digests.append(subtract_digest(record.ids, digest_ids(gone)) if gone else record.ids)
+    return add_digests(digests)

@@ -1,0 +1,111 @@
+"""What an exception from a store means. A lost race, a refusal and the weather look different on every backend."""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
+
+from segtasks.errors import StorageError, StoreRefused
+
+T = TypeVar("T")
+Meaning = Literal["missing", "exists", "denied", "unsupported", "full", "transient", "other"]
+
+deadline_seconds = 60.0  # for one call, retries included
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _http_status(error: BaseException) -> int | None:
+    response = getattr(error, "response", None)  # botocore
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return int(status) if status else None
+    for name in ("status_code", "status", "code"):  # azure, aiohttp, gcsfs
+        value = getattr(error, name, None)
+        if isinstance(value, int) and 100 <= value < 600:
+            return value
+    return None
+
+
+def meaning(error: BaseException) -> Meaning:
+    """Classify by type first, then by the HTTP status of any exception in the chain."""
+    if isinstance(error, FileExistsError):
+        return "exists"
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return "missing"
+    statuses = [status for link in _chain(error) if (status := _http_status(link))]
+    if 412 in statuses:
+        return "exists"
+    if isinstance(error, PermissionError) or any(status in (401, 403) for status in statuses):
+        return "denied"
+    if 501 in statuses:
+        return "unsupported"
+    if any(type(link).__name__ in ("NoCredentialsError", "RefreshError", "DefaultCredentialsError") for link in _chain(error)):
+        return "denied"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "full"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return "denied"
+    if any(status == 404 for status in statuses):
+        return "missing"
+    if isinstance(error, (OSError, TimeoutError)) or statuses:  # ConnectionError and asyncio's time-outs are OSErrors too
+        return "transient"
+    module = type(error).__module__.split(".")[0]
+    return "transient" if module in ("aiohttp", "botocore", "aiobotocore", "azure", "requests", "urllib3", "gcsfs") else "other"
+
+
+def translate(error: BaseException, doing: str) -> Exception:
+    """The exception to raise for one that no retry helps."""
+    kind = meaning(error)
+    if kind == "missing":
+        return FileNotFoundError(f"{doing}: no such object")
+    if kind == "denied":
+        return StoreRefused(f"{doing}: access denied ({_short(error)}); check the credentials in the environment and the bucket's policy")
+    if kind == "full":
+        return StorageError(f"{doing}: no space left ({_short(error)}); nothing was committed, free space and run again")
+    if kind == "unsupported":
+        return StoreRefused(f"{doing}: the store does not support this ({_short(error)}); needed: a store with create-only writes")
+    return StorageError(f"{doing}: {_short(error)}; run again, finished shards are kept")
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def with_retries(call: Callable[[], T], doing: str, *, deadline: float | None = None) -> T:
+    """Run `call`, again after transient faults with full jitter, until the deadline; then a `StorageError`.
+
+    `FileNotFoundError`, refusals and a full disk are raised at once. Not for create-only writes, whose lost answers must be
+    resolved by reading back.
+    """
+    stop = time.monotonic() + (deadline_seconds if deadline is None else deadline)
+    attempt = 0
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if meaning(error) == "other":
+                raise
+            if meaning(error) != "transient" or not wait_before_retry(attempt, stop):
+                raise translate(error, doing) from error
+            attempt += 1
+
+
+def wait_before_retry(attempt: int, stop: float) -> bool:
+    """Sleep a random part of 0.1, 0.2, 0.4, ... (at most 5) seconds; False when the deadline would pass."""
+    pause = random.uniform(0, min(5.0, 0.1 * 2**attempt))
+    if time.monotonic() + pause >= stop:
+        return False
+    time.sleep(pause)
+    return True

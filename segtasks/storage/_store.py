@@ -1,0 +1,292 @@
+"""One store: a root URL and its options. Paths are POSIX and relative to the root; what is written is never overwritten.
+
+`create` is the commit of everything in segtasks: one object, one create-only PUT, and one winner. It never goes multipart,
+because no store checked keeps a multipart upload create-only under a race (docs/format.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from segtasks.errors import ConfigError, MissingExtra, StorageError, StoreRefused
+from segtasks.storage._faults import deadline_seconds, meaning, translate, wait_before_retry, with_retries
+from segtasks.storage._options import StorageOptions, check_options, check_url, options_for
+
+max_object_bytes = 256 << 20  # hard cap of one create-only PUT; also the chunk size, so that no client goes multipart
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_memory_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed object. `version` changes when the content does (etag, generation, or size and mtime)."""
+
+    path: str
+    size: int
+    version: str
+
+
+def open_store(url: str, storage: StorageOptions | None = None) -> Store:
+    """The store at `url` with the options of its longest matching prefix. A plain path is a local folder."""
+    storage = storage or {}
+    check_options(storage)
+    check_url(url)
+    protocol, _, rest = url.partition("://")
+    if not rest:
+        return LocalStore(os.path.abspath(os.path.expanduser(url)))
+    if protocol in ("file", "local"):
+        return LocalStore(os.path.abspath(urlsplit(url).path))
+    if protocol not in fsspec.available_protocols():
+        raise ConfigError(f"{url}: unknown protocol {protocol!r}; use a local folder, s3://, gs://, abfs:// or memory://")
+    return Store(url.rstrip("/"), options_for(url, storage))
+
+
+class Store:
+    """A store behind fsspec. Picklable: each process opens its own connection."""
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+        self.url = url
+        self.options = dict(options or {})
+        self._lazy_fs: Any = None
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def child(self, path: str) -> Store:
+        """The store rooted at a folder below this one."""
+        return type(self)(f"{self.url}/{path.strip('/')}", self.options)
+
+    def url_of(self, path: str) -> str:
+        return f"{self.url}/{path}" if path else self.url
+
+    @property
+    def _fs(self) -> Any:
+        if self._lazy_fs is None:
+            protocol = self.url.partition("://")[0]
+            options = dict(self.options)
+            if protocol != "memory":
+                options.setdefault("use_listings_cache", False)  # another process's commit must be seen at once
+            try:
+                self._lazy_fs = fsspec.filesystem(protocol, **options)
+            except ImportError as error:
+                extra = _EXTRAS.get(protocol)
+                hint = f"pip install 'segtasks[{extra}]'" if extra else f"install the fsspec backend of {protocol}://"
+                raise MissingExtra(f"{self.url} needs another package ({error}): {hint}") from error
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"the storage options of {self.url} are not accepted: {error}") from error
+        return self._lazy_fs
+
+    def _key(self, path: str) -> str:
+        return str(self._fs._strip_protocol(self.url_of(path)))
+
+    def read(self, path: str) -> bytes:
+        """The whole object. A missing one is `FileNotFoundError`."""
+        return bytes(with_retries(lambda: self._fs.cat_file(self._key(path)), f"reading {self.url_of(path)}"))
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """Bytes `start` (inclusive) to `end` (exclusive); a negative start counts from the end."""
+        doing = f"reading {self.url_of(path)}"
+        return bytes(with_retries(lambda: self._fs.cat_file(self._key(path), start=start, end=end), doing))
+
+    def open(self, path: str) -> IO[bytes]:
+        """A seekable binary file for reading."""
+        file: IO[bytes] = with_retries(lambda: self._fs.open(self._key(path), "rb"), f"opening {self.url_of(path)}")
+        return file
+
+    def exists(self, path: str) -> bool:
+        try:
+            with_retries(lambda: self._fs.info(self._key(path)), f"looking up {self.url_of(path)}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def size(self, path: str) -> int:
+        return int(with_retries(lambda: self._fs.info(self._key(path)), f"looking up {self.url_of(path)}")["size"])
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object under the folder `prefix`, recursively, sorted by path. A missing folder is empty."""
+        root = self._key("")
+        try:
+            found = with_retries(lambda: self._fs.find(self._key(prefix), detail=True), f"listing {self.url_of(prefix)}")
+        except FileNotFoundError:
+            return
+        for key in sorted(found):
+            info = found[key]
+            if info.get("type") == "directory":
+                continue
+            version = info.get("ETag") or info.get("etag") or info.get("generation") or info.get("created") or ""
+            yield Entry(key[len(root) :].lstrip("/"), int(info["size"]), str(version).strip('"') or str(info["size"]))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write the object if there is none of that name: True if this call made it (or an equal one), False if another did.
+
+        A lost answer (5xx, time-out, dropped connection) is resolved by reading back. Bytes above the cap are refused.
+        """
+        if len(data) > max_object_bytes:
+            raise StorageError(f"{self.url_of(path)} has {len(data)} bytes; one object may have {max_object_bytes}: make shards smaller")
+        stop = time.monotonic() + deadline_seconds
+        attempt, answer_lost = 0, False
+        while True:
+            try:
+                self._put(path, data)
+                return True
+            except Exception as error:
+                kind = meaning(error)
+                if kind == "exists":
+                    return answer_lost and self.read(path) == data
+                if kind == "other":
+                    raise
+                if kind != "transient" or not wait_before_retry(attempt, stop):
+                    raise translate(error, f"writing {self.url_of(path)}") from error
+                attempt, answer_lost = attempt + 1, True
+
+    def _put(self, path: str, data: bytes) -> None:
+        key = self._key(path)
+        if self.url.startswith("memory://"):
+            with _memory_lock:  # fsspec's memory store looks first and writes then
+                self._fs.pipe_file(key, data, mode="create")
+        elif self.url.startswith(("az://", "abfs://", "abfss://")):
+            self._fs.pipe_file(key, data, mode="create")
+        else:
+            self._fs.pipe_file(key, data, mode="create", chunksize=max_object_bytes + (1 << 18))
+
+    def delete(self, path: str) -> None:
+        """Remove an object; a missing one is fine. Only sweeps and retention use it, never a commit."""
+        try:
+            with_retries(lambda: self._fs.rm_file(self._key(path)), f"deleting {self.url_of(path)}")
+        except FileNotFoundError:
+            return
+
+    def probe(self) -> None:
+        """Refuse a store that lets a second create-only write of the same name through."""
+        path = f".segtasks-probe-{uuid.uuid4().hex}"
+        try:
+            first = self.create(path, b"first")
+            second = self.create(path, b"second")
+        finally:
+            self.delete(path)
+        if not first or second:
+            raise StoreRefused(
+                f"{self.url} let a second create-only write of the same object through, so that two runs could overwrite each other; "
+                "needed: a store with conditional writes (S3 If-None-Match, GCS ifGenerationMatch, Azure ETag conditions, a local disk)"
+            )
+
+
+class LocalStore(Store):
+    """A folder. The lock is `os.link`: unlike a rename it fails when the name is taken."""
+
+    def _file(self, path: str) -> str:
+        return os.path.join(self.url, path) if path else self.url
+
+    def _key(self, path: str) -> str:
+        return self._file(path)
+
+    @property
+    def _fs(self) -> Any:
+        raise AssertionError("a local store does not go through fsspec")
+
+    def read(self, path: str) -> bytes:
+        with self.open(path) as file:
+            return file.read()
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        with self.open(path) as file:
+            if start < 0:
+                start = max(0, os.fstat(file.fileno()).st_size + start)
+            file.seek(start)
+            return file.read(end - start)
+
+    def open(self, path: str) -> IO[bytes]:
+        try:
+            return open(self._file(path), "rb")
+        except OSError as error:
+            raise translate(error, f"opening {self.url_of(path)}") from error
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(self._file(path))
+
+    def size(self, path: str) -> int:
+        try:
+            return os.path.getsize(self._file(path))
+        except OSError as error:
+            raise translate(error, f"looking up {self.url_of(path)}") from error
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        yield from self._walk(self._file(prefix.rstrip("/")), prefix.rstrip("/"))
+
+    def _walk(self, folder: str, relative: str) -> Iterator[Entry]:
+        try:
+            with os.scandir(folder) as found:
+                # a folder sorts as its name with a slash, so that the whole listing is in the order of full paths
+                entries = sorted(found, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise translate(error, f"listing {folder}") from error
+        for entry in entries:
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            if entry.is_dir():
+                yield from self._walk(entry.path, path)
+            elif not entry.name.startswith(".tmp-"):
+                try:
+                    stat = entry.stat()
+                except FileNotFoundError:  # a dangling link, or removed while listing
+                    continue
+                yield Entry(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+
+    def _put(self, path: str, data: bytes) -> None:
+        target = self._file(path)
+        folder = os.path.dirname(target)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".tmp-{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, target)
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK) and not os.path.exists(target):
+                raise StoreRefused(
+                    f"{self.url} has no hard links ({error.strerror}), and without them a write is not create-only; "
+                    "needed: a disk with hard links, or an object store"
+                ) from error
+            raise
+        finally:
+            try:
+                os.unlink(temporary)
+            except FileNotFoundError:
+                pass
+        _sync_folder(folder)
+
+    def delete(self, path: str) -> None:
+        try:
+            os.unlink(self._file(path))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise translate(error, f"deleting {self.url_of(path)}") from error
+
+
+def _sync_folder(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
