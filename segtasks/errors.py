@@ -89,12 +89,24 @@ class LimitError(DataFault):
     """The image is larger than the stated limits allow (pixels, bytes, memory)."""
 
 
+class MissingObject(DataFault):
+    """The object was listed, but is not there when it is read."""
+
+
 class LabelError(DataFault):
     """The label does not fit the image or the classes: size, values, missing file."""
 
 
 class ShapeError(DataFault):
     """The array has a shape that the operation cannot take."""
+
+
+def error_named(name: str, message: str) -> SegtasksError:
+    """An error of ours from its class name, as workers send it; anything else becomes a plain `SegtasksError`."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, SegtasksError):
+        return found(message)
+    return SegtasksError(f"{name}: {message}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

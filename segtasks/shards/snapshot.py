@@ -213,10 +213,9 @@ def publish(
     new = sorted(records, key=lambda record: record.path)
     while True:
         parent = latest_snapshot(store)
-        if parent is not None:
-            published = _published(store, plan, parent)
-            if published is not None:
-                return published
+        published = snapshot_of_plan(parent, plan)
+        if published is not None:
+            return published
         changed = _with_deletions(parent, deletions or {}) + new
         lists = parent.file.lists if parent else ()
         if changed:
@@ -244,14 +243,14 @@ def publish(
             return Snapshot(store, file)
 
 
-def _published(store: Store, plan: int, latest: Snapshot) -> Snapshot | None:
-    """The snapshot of `plan`, looked for from the latest one back."""
-    current: Snapshot | None = latest
+def snapshot_of_plan(latest: Snapshot | None, plan: int) -> Snapshot | None:
+    """The snapshot that published `plan`, looked for from the latest one back; None where the plan is still open."""
+    current = latest
     while current is not None and current.file.plan >= plan:
         if current.file.plan == plan:
             return current
         parent = current.file.parent
-        current = Snapshot(store, read_snapshot_file(store, parent)) if parent else None
+        current = Snapshot(current.store, read_snapshot_file(current.store, parent)) if parent else None
     return None
 
 

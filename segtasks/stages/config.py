@@ -10,23 +10,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from segtasks.config import Config, Plugin, execution
+from segtasks.engines.config import EngineConfig
 from segtasks.spec import DecodePolicy, Resize
 from segtasks.training.config import TrainingConfig
 
 Where = dict[str, str | list[str]]
-
-
-class EngineConfig(Config):
-    """Where the work runs. Nothing here changes a row."""
-
-    name: Literal["ray", "local"] = execution("ray", description="ray: a Ray cluster; local: processes on this machine, without Ray")
-    address: str | None = execution(
-        None, description="Ray address, for example ray://head:10001 or auto; none: a local cluster for this run"
-    )
-    workers: int | None = execution(
-        None, ge=0, description="worker processes; none: one a CPU (Ray: one CPU stays free); 0 (local only): inline, for debugging"
-    )
-    gpus_per_worker: float = execution(0.0, ge=0, description="GPUs that a Ray worker reserves")
 
 
 class StageConfig(Config):

@@ -166,6 +166,10 @@ class Store:
         else:
             self._fs.pipe_file(key, data, mode="create", chunksize=max_object_bytes + (1 << 18))
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Write or overwrite a page for people (a report). Never for data: that is `create`."""
+        with_retries(lambda: self._fs.pipe_file(self._key(path), data), f"writing {self.url_of(path)}")
+
     def delete(self, path: str) -> None:
         """Remove an object; a missing one is fine. Only sweeps and retention use it, never a commit."""
         try:
@@ -274,6 +278,17 @@ class LocalStore(Store):
             except FileNotFoundError:
                 pass
         _sync_folder(folder)
+
+    def replace(self, path: str, data: bytes) -> None:
+        target = self._file(path)
+        temporary = os.path.join(os.path.dirname(target), f".tmp-{uuid.uuid4().hex}")
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(temporary, "xb") as file:
+                file.write(data)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise translate(error, f"writing {self.url_of(path)}") from error
 
     def delete(self, path: str) -> None:
         try:

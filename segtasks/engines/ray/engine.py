@@ -1,0 +1,271 @@
+"""Ray actors, one item each at a time, and Ray Train for groups of ranks.
+
+Ray carries descriptors and records, never pixels, and decides nothing: an actor that dies takes one item with it, which comes
+back as `Failed`; a fresh actor takes the place. Why actors and not a Ray Data pipeline: docs/decisions/0002-ray-actors.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from segtasks.engines._base import JSON, Done, Failed, Rank, Report, WorkerFactory
+from segtasks.engines._worker import available_cpus, device_for, failure, one_line
+from segtasks.engines.config import EngineConfig
+from segtasks.errors import ConfigError, SegtasksError
+
+log = logging.getLogger(__name__)
+_object_store_bytes = 128 << 20  # of a local cluster: nothing large ever crosses it
+_items_ahead = 2  # a worker finds its next item waiting
+
+
+class RayEngine:
+    """Attached to `address`, or to a cluster that lives as long as this engine."""
+
+    name = "ray"
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._actors: set[ActorHandle[Any]] = set()
+        self._started = False
+        self._connect()
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return  # the caller's cluster (a test, a Ray job): used, not shut down
+        common: dict[str, Any] = {
+            "log_to_driver": True,
+            "logging_level": logging.WARNING,
+            "runtime_env": {"worker_process_setup_hook": "segtasks.engines.ray.logs.set_up"},
+        }
+        try:
+            if self._config.address is None:
+                # one logical CPU more than there are: the workers may use every core, and Ray's own actors still find a place
+                cpus = max(available_cpus(), self._config.workers or 0) + 1
+                ray.init(
+                    address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_object_store_bytes, **common
+                )
+            else:
+                ray.init(address=self._config.address, **common)
+        except (ConnectionError, RayError, ValueError) as error:
+            where = self._config.address or "a local cluster"
+            raise ConfigError(
+                f"Ray cannot be reached at {where}: {one_line(error)}; check the address, or leave it out for a local cluster"
+            ) from error
+        self._started = True
+
+    @property
+    def workers(self) -> int:
+        """As configured, or as many as the cluster has CPUs (GPUs, when workers reserve them), one CPU left free."""
+        if self._config.workers is not None:
+            return max(1, self._config.workers)
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        workers = int(total.get("CPU", 1)) - 1
+        if self._config.gpus_per_worker:
+            workers = min(workers, int(total.get("GPU", 0) / self._config.gpus_per_worker))
+        return max(1, workers)
+
+    def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Iterator[Done | Failed]:
+        if not items:
+            return
+        factory = ray.put(make_worker)
+        pending: dict[Any, tuple[ActorHandle[Any], JSON]] = {}
+        waiting = iter(items)
+        actors = [self._start_actor(factory) for _ in range(min(self.workers, len(items)))]
+
+        def give(actor: ActorHandle[Any]) -> None:
+            if (item := next(waiting, None)) is not None:
+                pending[actor.run.remote(item)] = (actor, item)
+
+        try:
+            for _ in range(_items_ahead):
+                for actor in actors:
+                    give(actor)
+            while pending:
+                ready, _ = ray.wait(list(pending), num_returns=1)
+                for reference in ready:
+                    actor, item = pending.pop(reference)
+                    try:
+                        kind, value = ray.get(reference)
+                    except RayActorError as error:
+                        actors.remove(actor)
+                        self._actors.discard(actor)
+                        # what was queued behind the fatal item goes to the new actor, untried
+                        queued = [key for key, (owner, _) in pending.items() if owner is actor]
+                        again = [pending.pop(key)[1] for key in queued]
+                        actors.append(fresh := self._start_actor(factory))
+                        for waiting_item in again:
+                            pending[fresh.run.remote(waiting_item)] = (fresh, waiting_item)
+                        give(fresh)
+                        yield Failed(item, "died", "WorkerDied", f"the worker process died ({one_line(error)})")
+                        continue
+                    except RayTaskError as error:
+                        yield failure(item, error.cause if isinstance(error.cause, Exception) else error)
+                        give(actor)
+                        continue
+                    yield Done(item, value) if kind == "done" else value
+                    give(actor)
+        finally:
+            for actor in actors:
+                self._stop_actor(actor)
+
+    def _start_actor(self, factory: Any) -> ActorHandle[Any]:
+        options = {"num_cpus": 1, "num_gpus": self._config.gpus_per_worker, "max_restarts": 0, "max_task_retries": 0}
+        actor: ActorHandle[Any] = _Worker.options(**options).remote([factory])  # type: ignore[attr-defined]
+        self._actors.add(actor)
+        return actor
+
+    def _stop_actor(self, actor: ActorHandle[Any]) -> None:
+        self._actors.discard(actor)
+        ray.kill(actor)
+
+    def train(self, function: Any, world: int, report: Report) -> JSON:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+        from ray.train.v2.api.exceptions import TrainingFailedError
+
+        events = _Events.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        forward = _Forwarder(events, report)
+        gpus = self._config.gpus_per_worker
+        resources = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
+        with tempfile.TemporaryDirectory(prefix="segtasks-ray-train-") as folder:
+            trainer = TorchTrainer(
+                _train_loop,
+                train_loop_config={"function": function, "events": events},
+                scaling_config=ScalingConfig(num_workers=world, use_gpu=bool(gpus), resources_per_worker=resources),
+                # our own checkpoints are the state; Ray Train starts the group again after a loss and keeps nothing
+                run_config=RunConfig(name="train", storage_path=folder, failure_config=FailureConfig(max_failures=3)),
+            )
+            try:
+                with forward:
+                    trainer.fit()
+            except TrainingFailedError as error:
+                raise forward.failure or SegtasksError(f"training failed: {one_line(error)}") from error
+            finally:
+                result, own_failure = forward.result, forward.failure
+                ray.kill(events)
+        if own_failure is not None:
+            raise own_failure
+        if result is None:
+            raise SegtasksError("training ended without a result; run again to resume from the last checkpoint")
+        return result
+
+    def close(self) -> None:
+        for actor in list(self._actors):
+            self._stop_actor(actor)
+        if self._started and ray.is_initialized():
+            ray.shutdown()
+        self._started = False
+
+
+@ray.remote
+class _Worker:
+    """Holds one stateful worker; exceptions come back as values, so that Ray retries nothing."""
+
+    def __init__(self, factory: list[Any]) -> None:
+        self._factory = factory[0]
+        self._worker: Any = None
+
+    def run(self, item: JSON) -> tuple[str, Any]:
+        try:
+            if self._worker is None:
+                self._worker = ray.get(self._factory)()
+            return "done", self._worker(item)
+        except Exception as error:
+            return "failed", failure(item, error)
+
+
+@ray.remote
+class _Events:
+    """A mailbox from the ranks to the driver."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[str, Any]] = []
+        self._failed = False
+
+    def put(self, kind: str, value: Any) -> None:
+        self._failed = self._failed or kind == "failure"
+        self._waiting.append((kind, value))
+
+    def failed(self) -> bool:
+        return self._failed
+
+    def take(self) -> list[tuple[str, Any]]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+
+class _Forwarder:
+    """While training runs: moves events from the mailbox to `report`, in the driver."""
+
+    def __init__(self, events: Any, report: Report) -> None:
+        self._events, self._report = events, report
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="segtasks-train-events", daemon=True)
+        self.result: JSON | None = None
+        self.failure: Exception | None = None
+
+    def __enter__(self) -> _Forwarder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._drain()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.5):
+            self._drain()
+
+    def _drain(self) -> None:
+        try:
+            taken = ray.get(self._events.take.remote())
+        except RayError as error:
+            log.warning("training events are lost: %s", one_line(error))
+            return
+        for kind, value in taken:
+            if kind == "event":
+                self._report(value)
+            elif kind == "result":
+                self.result = value
+            elif self.failure is None:
+                self.failure = value
+
+
+def _train_loop(config: dict[str, Any]) -> None:
+    """One rank, inside a Ray Train worker: the process group is up."""
+    import ray.train
+    import torch
+    import torch.distributed as dist
+
+    events = config["events"]
+    if ray.get(events.failed.remote()):
+        return  # Ray Train starts the group again after any exception; one of ours would only come again
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(max(1, available_cpus() // max(1, context.get_local_world_size())))
+
+    def report(event: JSON) -> None:
+        ray.get(events.put.remote("event", event))
+
+    try:
+        result = config["function"](Rank(rank=rank, world=world, report=report, device=device_for(0)))
+    except SegtasksError as error:
+        ray.get(events.put.remote("failure", error))
+        raise
+    if rank == 0:
+        ray.get(events.put.remote("result", result))
+    if dist.is_initialized():
+        dist.barrier()
+
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray 2.60 warns about it on machines without a GPU

@@ -1,0 +1,284 @@
+"""What every shard stage does: claim the recipe, plan, map over the units that have no shard yet, publish.
+
+Nothing here trusts an engine: after the map the store is listed, and what is not there is tried again or reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from segtasks import __version__
+from segtasks.engines import Done, Engine, Failed, WorkerFactory
+from segtasks.errors import CorruptError, IncompleteError, QuarantineLimit, error_named
+from segtasks.refs import Ref
+from segtasks.shards.digest import add_digests
+from segtasks.shards.plan import Plan, Unit, claim_plan, latest_plan, read_units, totals, write_units
+from segtasks.shards.recipe import Recipe, claim_recipe, read_recipe
+from segtasks.shards.records import ShardRecord, read_record
+from segtasks.shards.snapshot import Snapshot, latest_snapshot, publish, snapshot_of_plan
+from segtasks.shards.tables import read_table, write_table
+from segtasks.stages.config import StageConfig
+from segtasks.stages.progress import Progress
+from segtasks.stages.result import StageResult
+from segtasks.storage import Store
+
+passes = 3  # over units that failed; each pass tries a unit once
+footer_threads = 16
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a plan would hold: units to make, and rows of older shards that go (path -> positions)."""
+
+    units: Sequence[Unit]
+    deletions: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One shard stage, configured. `propose` sees the output's latest snapshot and says what is left to do."""
+
+    name: str
+    config: StageConfig
+    store: Store
+    recipe: Recipe
+    propose: Callable[[Snapshot | None], Proposal]
+    make_worker: Callable[[Plan], WorkerFactory]
+    input: Ref | None = None
+    source: str | None = None
+    summarise: Callable[[list[ShardRecord]], dict[str, Any]] | None = None
+
+
+def run(stage: Stage, engine: Engine, progress: Progress) -> StageResult:
+    """Run or resume the stage until a snapshot holds everything that its plan wants."""
+    started = time.monotonic()
+    if stage.config.dry_run:
+        return _dry_run(stage)
+    stage.store.probe()
+    claim_recipe(stage.store, stage.recipe)
+    plan = _plan(stage)
+    if plan is None:
+        done = latest_snapshot(stage.store)
+        assert done is not None, "nothing to plan and nothing published"
+        return _result(stage, done, 0, started)
+    units = list(read_units(stage.store, plan))
+    records, computed = _make(stage, plan, units, engine, progress)
+    _check(stage, plan, units, records)
+    snapshot = publish(
+        stage.store,
+        recipe=stage.recipe,
+        plan=plan.number,
+        input=plan.input,
+        source=plan.source,
+        records=records,
+        deletions=_read_deletions(stage.store, plan),
+        summarise=stage.summarise,
+    )
+    progress({"event": "published", "stage": stage.name, "ref": str(snapshot.ref)})
+    return _result(stage, snapshot, computed, started)
+
+
+def _dry_run(stage: Stage) -> StageResult:
+    existing = read_recipe(stage.store)
+    if existing is not None:
+        claim_recipe(stage.store, stage.recipe)
+    plan = latest_plan(stage.store)
+    latest = latest_snapshot(stage.store)
+    if plan is not None and snapshot_of_plan(latest, plan.number) is None:
+        units = list(read_units(stage.store, plan))
+    else:
+        units = list(stage.propose(latest).units)
+    present = {entry.path for entry in stage.store.list("shards")}
+    todo = [unit for unit in units if unit.path not in present]
+    inputs, _ = totals(units)
+    return StageResult(
+        stage=stage.name,
+        url=stage.store.url,
+        dry_run=True,
+        already_done=not todo,
+        details={
+            "recipe": stage.recipe.id,
+            "inputs": inputs,
+            "input_bytes": sum(unit.bytes for unit in units),
+            "shards": len(units),
+            "shards_to_make": len(todo),
+        },
+    )
+
+
+def _plan(stage: Stage) -> Plan | None:
+    """The plan to work on: the open one, a new one, or None when everything is published."""
+    plan, latest = latest_plan(stage.store), latest_snapshot(stage.store)
+    if plan is not None and snapshot_of_plan(latest, plan.number) is None:
+        return plan
+    proposal = stage.propose(latest)
+    if latest is not None and not proposal.units and not proposal.deletions:
+        return None
+    inputs, ids = totals(proposal.units)
+    return claim_plan(
+        stage.store,
+        Plan(
+            number=plan.number + 1 if plan else 1,
+            recipe=stage.recipe.id,
+            config=stage.config.model_dump(mode="json"),
+            input=stage.input,
+            source=stage.source,
+            units=write_units(stage.store, proposal.units),
+            unit_count=len(proposal.units),
+            inputs=inputs,
+            ids=ids,
+            deletions=_write_deletions(stage.store, proposal.deletions),
+            base_snapshot=latest.number if latest else None,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            segtasks=__version__,
+        ),
+    )
+
+
+def _make(stage: Stage, plan: Plan, units: Sequence[Unit], engine: Engine, progress: Progress) -> tuple[list[ShardRecord], int]:
+    """Every unit's record: read from the shards that are there, made for the others."""
+    present = {entry.path: entry.size for entry in stage.store.list("shards")}
+    finished = [unit for unit in units if unit.path in present]
+    with ThreadPoolExecutor(footer_threads) as pool:
+        found = pool.map(lambda unit: read_record(stage.store, unit.path, present[unit.path]), finished)
+        records = {record.path: record for record in found}
+    tally = _Tally(stage, plan, len(units), progress)
+    tally.start(records.values())
+    todo = [unit for unit in units if unit.path not in records]
+    computed, failures = 0, {}
+    make_worker = stage.make_worker(plan)
+    for _ in range(passes):
+        for outcome in engine.map(make_worker, [unit.as_json() for unit in todo]):
+            if isinstance(outcome, Done):
+                record = ShardRecord.from_json(outcome.result)
+                records[record.path] = record
+                failures.pop(record.path, None)
+                computed += 1
+                tally.add(record)
+            elif outcome.fatal:
+                raise error_named(outcome.error_type, outcome.error)
+            else:
+                failures[Unit.from_json(outcome.item).path] = outcome
+                progress({"event": "retry", "stage": stage.name, "unit": outcome.item["key"], "error": outcome.error})
+        todo = [unit for unit in units if unit.path not in records]
+        if not todo:
+            return [records[unit.path] for unit in units], computed
+    raise _incomplete(stage, len(units), todo, failures)
+
+
+def _incomplete(stage: Stage, total: int, todo: Sequence[Unit], failures: Mapping[str, Failed]) -> IncompleteError:
+    reasons = []
+    for unit in todo:
+        failed = failures.get(unit.path)
+        reasons.append(f"{unit.path}: {failed.error_type}: {failed.error}" if failed else f"{unit.path}: not made")
+    first = next((failed.traceback for failed in failures.values() if failed.traceback), "")
+    listing = "\n".join(f"  {reason}" for reason in reasons[:10])
+    return IncompleteError(
+        f"{len(todo)} of {total} shards of {stage.store.url} could not be made in {passes} tries each; the others are kept, "
+        f"and running again tries only these:\n{listing}" + (f"\nThe first failure:\n{first}" if first else ""),
+        reasons,
+    )
+
+
+class _Tally:
+    """Counts what is done and stops the run when too much is quarantined."""
+
+    def __init__(self, stage: Stage, plan: Plan, total: int, progress: Progress) -> None:
+        self._stage, self._plan, self._total, self._progress = stage, plan, total, progress
+        self._shards = self._rows = self._quarantined = 0
+
+    def start(self, records: Any) -> None:
+        for record in records:
+            self._count(record)
+        self._progress(
+            {
+                "event": "plan",
+                "stage": self._stage.name,
+                "plan": self._plan.number,
+                "units": self._total,
+                "todo": self._total - self._shards,
+                "inputs": self._plan.inputs,
+            }
+        )
+        self._show()
+        if self._shards == self._total:
+            self._enforce()
+
+    def add(self, record: ShardRecord) -> None:
+        self._count(record)
+        self._show()
+        self._enforce()
+
+    def _count(self, record: ShardRecord) -> None:
+        self._shards += 1
+        self._rows += record.inputs
+        self._quarantined += record.quarantined
+
+    def _show(self) -> None:
+        self._progress(
+            {
+                "event": "shard",
+                "stage": self._stage.name,
+                "done": self._shards,
+                "total": self._total,
+                "rows_done": self._rows,
+                "rows_total": self._plan.inputs,
+                "quarantined": self._quarantined,
+            }
+        )
+
+    def _enforce(self) -> None:
+        limit = self._stage.config.max_quarantined
+        if self._quarantined > limit * self._plan.inputs:
+            share = self._quarantined / max(1, self._plan.inputs)
+            raise QuarantineLimit(
+                f"{self._quarantined} of {self._plan.inputs} images are quarantined ({share:.1%}); max_quarantined allows {limit:.1%}. "
+                f"Finished shards are kept and nothing is published. Mend the images, or run again with max_quarantined="
+                f"{min(1.0, round(share + 0.005, 2))} or more"
+            )
+
+
+def _check(stage: Stage, plan: Plan, units: Sequence[Unit], records: Sequence[ShardRecord]) -> None:
+    """The coverage proof: every unit has its shard, and the ids that came out are those that the plan put in."""
+    for unit, record in zip(units, records, strict=True):
+        if (record.unit, record.ids, record.inputs) != (unit.key, unit.ids, unit.inputs):
+            raise CorruptError(
+                f"{stage.store.url_of(record.path)} holds {record.inputs} inputs with digest {record.ids}; the plan put in "
+                f"{unit.inputs} with {unit.ids}: it was replaced by hand, delete it and run again"
+            )
+    if add_digests(record.ids for record in records) != plan.ids:
+        raise CorruptError(f"the shards of {stage.store.url} do not add up to plan {plan.number}; run segtasks verify")
+
+
+def _write_deletions(store: Store, deletions: Mapping[str, Sequence[int]]) -> str | None:
+    if not deletions:
+        return None
+    schema = pa.schema([("path", pa.string()), ("rows", pa.list_(pa.int32()))])
+    rows = [{"path": path, "rows": list(positions)} for path, positions in sorted(deletions.items())]
+    return write_table(store, "plans/lists", pa.Table.from_pylist(rows, schema=schema))
+
+
+def _read_deletions(store: Store, plan: Plan) -> dict[str, list[int]]:
+    if plan.deletions is None:
+        return {}
+    return {row["path"]: row["rows"] for row in read_table(store, "plans/lists", plan.deletions).to_pylist()}
+
+
+def _result(stage: Stage, snapshot: Snapshot, computed: int, started: float) -> StageResult:
+    return StageResult(
+        stage=stage.name,
+        url=stage.store.url,
+        snapshot=snapshot.number,
+        already_done=computed == 0,
+        counts=snapshot.counts.model_dump(),
+        computed_shards=computed,
+        seconds=round(time.monotonic() - started, 3),
+        details={"recipe": snapshot.file.recipe, **({"summary": snapshot.file.summary} if snapshot.file.summary else {})},
+    )
