@@ -1,0 +1,67 @@
+"""What all losses share, written once: the checks, the ignore value, class weights and the mean over what counts.
+
+A loss of pixels derives from `PixelLoss` and says only what one pixel costs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segtasks.spec import DatasetSpec
+
+
+class PixelLoss(nn.Module, ABC):
+    """Mean over the pixels whose target is a class, each weighted by its class: sum(w[t] * loss) / sum(w[t]).
+
+    A batch in which every pixel is ignored costs 0, with zero gradients. Half precision logits are brought to float32 first.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, spec: DatasetSpec, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.num_classes = spec.num_classes
+        self.ignore_index = spec.ignore_index
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    @abstractmethod
+    def per_pixel(self, logits_NCHW: Tensor, target_NHW: Tensor) -> Tensor:
+        """Loss of each pixel (N, H, W), without class weights. Targets are classes everywhere: ignored pixels arrive as class 0."""
+
+    def forward(self, logits_NCHW: Tensor, target_NHW: Tensor) -> Tensor:
+        """float (N, C, H, W) and int64 (N, H, W) -> scalar. Raises `ValueError` where shapes, classes or target values do not fit."""
+        self._check(logits_NCHW, target_NHW)
+        if logits_NCHW.dtype in (torch.bfloat16, torch.float16):
+            logits_NCHW = logits_NCHW.float()
+        valid_NHW = target_NHW != self.ignore_index
+        class_NHW = torch.where(valid_NHW, target_NHW, 0)
+        # where, not a product: an infinite loss times 0 is not a number
+        loss_NHW = torch.where(valid_NHW, self.per_pixel(logits_NCHW, class_NHW), 0)
+        if self.class_weights is None:
+            return loss_NHW.sum() / valid_NHW.sum().clamp_min(1)
+        weight_NHW = self.class_weights.to(logits_NCHW)[class_NHW] * valid_NHW
+        total = weight_NHW.sum()
+        return (loss_NHW * weight_NHW).sum() / torch.where(total > 0, total, 1)
+
+    def _check(self, logits_NCHW: Tensor, target_NHW: Tensor) -> None:
+        if logits_NCHW.ndim != 4 or target_NHW.shape != (logits_NCHW.shape[0], *logits_NCHW.shape[2:]):
+            raise ValueError(
+                f"logits are {tuple(logits_NCHW.shape)} and the target is {tuple(target_NHW.shape)}; "
+                "needed: (N, C, H, W) and (N, H, W) of the same N, H, W"
+            )
+        if logits_NCHW.shape[1] != self.num_classes:
+            raise ValueError(f"logits have {logits_NCHW.shape[1]} channels; the data set has {self.num_classes} classes")
+        if target_NHW.dtype != torch.int64:
+            raise ValueError(f"the target is {target_NHW.dtype}; needed: int64 class indices")
+        if target_NHW.device.type == "cpu":  # elsewhere looking would wait for the device; the kernel then reports it
+            wrong_NHW = (target_NHW != self.ignore_index) & ((target_NHW < 0) | (target_NHW >= self.num_classes))
+            if wrong_NHW.any():
+                raise ValueError(
+                    f"the target holds {sorted(target_NHW[wrong_NHW].unique().tolist())[:5]}; "
+                    f"needed: classes 0..{self.num_classes - 1} or the ignore value {self.ignore_index}"
+                )
