@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from segtasks.engines._base import JSON, Done, Engine, Failed, Rank, Report, Worker, WorkerFactory
+from segtasks.engines._worker import available_cpus, device_for
 from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError, MissingExtra
 
-__all__ = ["JSON", "Done", "Engine", "EngineConfig", "Failed", "Rank", "Report", "Worker", "WorkerFactory", "open_engine"]
+__all__ = ["JSON", "Done", "Engine", "EngineConfig", "Failed", "Rank", "Report", "Worker", "WorkerFactory", "available_cpus", "device_for", "open_engine"]
 
 
 def open_engine(config: EngineConfig) -> Engine:

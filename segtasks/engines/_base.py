@@ -3,7 +3,7 @@ about completeness: an item that fails comes back as `Failed`, and the stage loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -49,8 +49,13 @@ class Engine(Protocol):
 
     name: str
 
-    def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Iterator[Done | Failed]:
-        """Yield one outcome an item, in order of completion."""
+    @property
+    def workers(self) -> int:
+        """Worker processes that `map` uses, and ranks that `train` is best given; 0 means inline."""
+        ...
+
+    def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Generator[Done | Failed, None, None]:
+        """Yield one outcome an item, in order of completion. Closing the generator stops the workers."""
         ...
 
     def train(self, function: Callable[[Rank], JSON], world: int, report: Report) -> JSON:

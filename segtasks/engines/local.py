@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -34,7 +34,7 @@ class LocalEngine:
         self.workers = available_cpus() if workers is None else workers
         self._processes: set[SpawnProcess] = set()
 
-    def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Iterator[Done | Failed]:
+    def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Generator[Done | Failed, None, None]:
         if not items:
             return
         if self.workers == 0:
@@ -88,7 +88,7 @@ class LocalEngine:
         self._processes.discard(process)
 
 
-def _inline(make_worker: WorkerFactory, items: Sequence[JSON]) -> Iterator[Done | Failed]:
+def _inline(make_worker: WorkerFactory, items: Sequence[JSON]) -> Generator[Done | Failed, None, None]:
     worker: Worker | None = None
     for item in items:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -152,21 +153,23 @@ def _make(stage: Stage, plan: Plan, units: Sequence[Unit], engine: Engine, progr
     tally = _Tally(stage, plan, len(units), progress)
     tally.start(records.values())
     todo = [unit for unit in units if unit.path not in records]
-    computed, failures = 0, {}
+    computed = 0
+    failures: dict[str, Failed] = {}
     make_worker = stage.make_worker(plan)
     for _ in range(passes):
-        for outcome in engine.map(make_worker, [unit.as_json() for unit in todo]):
-            if isinstance(outcome, Done):
-                record = ShardRecord.from_json(outcome.result)
-                records[record.path] = record
-                failures.pop(record.path, None)
-                computed += 1
-                tally.add(record)
-            elif outcome.fatal:
-                raise error_named(outcome.error_type, outcome.error)
-            else:
-                failures[Unit.from_json(outcome.item).path] = outcome
-                progress({"event": "retry", "stage": stage.name, "unit": outcome.item["key"], "error": outcome.error})
+        with closing(engine.map(make_worker, [unit.as_json() for unit in todo])) as outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    record = ShardRecord.from_json(outcome.result)
+                    records[record.path] = record
+                    failures.pop(record.path, None)
+                    computed += 1
+                    tally.add(record)
+                elif outcome.fatal:
+                    raise error_named(outcome.error_type, outcome.error)
+                else:
+                    failures[Unit.from_json(outcome.item).path] = outcome
+                    progress({"event": "retry", "stage": stage.name, "unit": outcome.item["key"], "error": outcome.error})
         todo = [unit for unit in units if unit.path not in records]
         if not todo:
             return [records[unit.path] for unit in units], computed

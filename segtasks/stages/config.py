@@ -82,6 +82,7 @@ class EvaluateConfig(StageConfig):
     predictions: str = execution(..., min_length=1, description="shard set of predictions, optionally @snapshot")
     data: str = execution(..., min_length=1, description="shard set of samples with masks: the one that was predicted from")
     class_map: dict[str, str] = Field(default_factory=dict, description="predicted class -> data class, where their names differ")
+    metric: Plugin = Field(default=Plugin(name="confusion"), description="metric: `segtasks metrics` lists them")
     min_miou: float | None = execution(None, ge=0, le=1, description="exit 3 when the mean IoU is below this")
 
 

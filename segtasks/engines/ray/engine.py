@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import ray
@@ -73,7 +73,7 @@ class RayEngine:
             workers = min(workers, int(total.get("GPU", 0) / self._config.gpus_per_worker))
         return max(1, workers)
 
-    def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Iterator[Done | Failed]:
+    def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Generator[Done | Failed, None, None]:
         if not items:
             return
         factory = ray.put(make_worker)

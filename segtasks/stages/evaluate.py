@@ -1,0 +1,160 @@
+"""Evaluate: predictions against truth, shard by shard, straight from Parquet. The counts add up, so the score is exact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from segtasks import plugins
+from segtasks.codecs.mask import decode_mask
+from segtasks.config import output_part
+from segtasks.engines import JSON, Engine
+from segtasks.errors import ConfigError, DataFault, InputError, LabelError, QualityBelowThreshold
+from segtasks.refs import Ref
+from segtasks.shards.plan import Plan, Unit
+from segtasks.shards.recipe import Recipe
+from segtasks.shards.records import ShardRecord
+from segtasks.shards.snapshot import Snapshot, open_snapshot
+from segtasks.shards.writer import ShardWriter, commit, ok, quarantined
+from segtasks.spec import DatasetSpec
+from segtasks.stages._derive import propose_derived, read_unit
+from segtasks.stages._run import Stage, run
+from segtasks.stages.config import EvaluateConfig
+from segtasks.stages.preprocess import require_rows
+from segtasks.stages.progress import Progress, silent
+from segtasks.stages.result import StageResult
+from segtasks.storage import open_store
+from segtasks.training.classes import lookup_table
+
+VERSION = 1
+
+
+def evaluate(config: EvaluateConfig, engine: Engine, progress: Progress = silent) -> StageResult:
+    """Score every predicted image; the merged result is in the snapshot's `summary`, one row an image in the shards.
+
+    `QualityBelowThreshold` (exit 3) when `min_miou` is asked for and not reached; the evaluation is published all the same.
+    """
+    predictions = open_snapshot(config.predictions, config.storage)
+    require_rows(predictions, "predictions/1")
+    data = open_snapshot(config.data, config.storage)
+    require_rows(data, "samples/1")
+    if predictions.recipe.inputs.get("data") != data.file.recipe:
+        raise InputError(
+            f"{predictions.ref} was not predicted from {data.ref}: it was made from recipe {predictions.recipe.inputs.get('data')}, "
+            f"this is {data.file.recipe}; needed: --data of the shard set that infer read"
+        )
+    if not data.spec.classes:
+        raise InputError(f"{data.ref} has no classes, so there is no truth to compare with; needed: samples with masks")
+    lookup_table(predictions.spec, config.class_map, data.spec)  # a class without counterpart is refused before any work
+    store = open_store(config.output, config.storage)
+    config = config.model_copy(update={"metric": plugins.resolved("metrics", config.metric), "output": store.url})
+    recipe = Recipe(
+        stage="evaluate",
+        version=VERSION,
+        rows="evaluation/1",
+        config=output_part(config),
+        inputs={"predictions": predictions.file.recipe, "data": data.file.recipe},
+        spec=data.spec,
+    )
+    stage = Stage(
+        name="evaluate",
+        config=config,
+        store=store,
+        recipe=recipe,
+        propose=lambda own: propose_derived(predictions, recipe.id, own, whole=True),
+        make_worker=lambda plan: _Factory(config, plan, data.ref),
+        input=predictions.ref,
+        summarise=lambda records: _summarise(config, data.spec, records),
+    )
+    result = run(stage, engine, progress)
+    score = result.details.get("summary", {}).get("miou")
+    if config.min_miou is not None and (score is None or score < config.min_miou):
+        raise QualityBelowThreshold(
+            f"mIoU is {'undefined' if score is None else f'{score:.4f}'}, min_miou asks for {config.min_miou}; the evaluation is at {result.url}"
+        )
+    return result
+
+
+def _metric(config: EvaluateConfig, spec: DatasetSpec) -> Any:
+    module = plugins.load("metrics", config.metric.name)
+    return module.build(plugins.configure("metrics", config.metric), spec)
+
+
+def _summarise(config: EvaluateConfig, spec: DatasetSpec, records: list[ShardRecord]) -> dict[str, Any]:
+    total = _metric(config, spec)
+    for record in records:
+        if record.summary and len(record.deleted_rows) < record.rows:
+            total.merge_state(json.loads(record.summary))
+    result: dict[str, Any] = total.result()
+    return result
+
+
+@dataclass(frozen=True)
+class _Factory:
+    config: EvaluateConfig
+    plan: Plan
+    data: Ref
+
+    def __call__(self) -> _Worker:
+        return _Worker(self.config, self.plan, self.data)
+
+
+class _Worker:
+    """Joins a shard of predictions with the shard of samples it was made from."""
+
+    def __init__(self, config: EvaluateConfig, plan: Plan, data: Ref) -> None:
+        assert plan.input is not None
+        self._predictions = open_snapshot(plan.input, config.storage)
+        self._data = open_snapshot(data, config.storage)
+        self._store = open_store(config.output, config.storage)
+        self._config, self._plan = config, plan
+        self._table = lookup_table(self._predictions.spec, config.class_map, self._data.spec)
+        self._max_pixels = self._data.spec.decode.max_pixels
+
+    def __call__(self, descriptor: JSON) -> JSON:
+        unit = Unit.from_json(descriptor)
+        predicted = read_unit(self._predictions, unit, ["image_id", "parent_id", "split", "mask"]).to_pylist()
+        truth = self._truth(unit)
+        metric = _metric(self._config, self._data.spec)
+        writer = ShardWriter("evaluation/1", self._plan.recipe, self._plan.number, unit)
+        writer.extend(self._row(row, truth, metric) for row in predicted)
+        return commit(self._store, *writer.finish(metric.state())).as_json()
+
+    def _truth(self, unit: Unit) -> dict[str, bytes | None]:
+        parent = self._predictions.records[unit.parent_shard].parent_shard
+        record = self._data.records.get(parent)
+        if record is None:
+            raise ConfigError(f"{self._data.ref} does not list {parent}, which {unit.parent_shard} was made from; use a newer snapshot")
+        table = self._data.read(record, ["image_id", "mask"])
+        return {row["image_id"]: (row["mask"] or {}).get("bytes") for row in table.to_pylist()}
+
+    def _row(self, row: dict[str, Any], truth: dict[str, bytes | None], metric: Any) -> dict[str, Any]:
+        own = {"image_id": row["image_id"], "parent_id": row["image_id"], "split": row["split"]}
+        try:
+            encoded = truth.get(row["parent_id"])
+            if encoded is None:
+                raise LabelError("there is no truth mask for this image")
+            prediction = self._table[decode_mask(row["mask"]["bytes"], self._max_pixels)]
+            counts = metric.update(prediction, decode_mask(encoded, self._max_pixels))
+        except DataFault as fault:
+            return quarantined(own, fault)
+        return ok(
+            {
+                **own,
+                "valid_pixels": counts.valid_pixels,
+                "intersection": list(counts.intersection),
+                "predicted": list(counts.predicted),
+                "truth": list(counts.truth),
+                "miou": counts.miou,
+            }
+        )
+
+
+def best_and_worst(evaluation: Snapshot, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows (image_id, miou) of the images with the highest and the lowest mIoU; images where it is undefined are left out."""
+    rows = [row for row in evaluation.read_all(["image_id", "miou"]).to_pylist() if row["miou"] is not None]
+    rows.sort(key=lambda row: (row["miou"], row["image_id"]))
+    worst = rows[:count]
+    best = [row for row in reversed(rows) if row not in worst][:count]
+    return best, worst

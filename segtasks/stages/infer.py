@@ -1,0 +1,150 @@
+"""Infer: masks for every image of a shard set, one shard of predictions for each shard of samples, exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtasks.codecs.image import decode_image
+from segtasks.codecs.mask import encode_mask
+from segtasks.config import output_part
+from segtasks.engines import JSON, Engine, available_cpus, device_for
+from segtasks.errors import ConfigError, DataFault
+from segtasks.inference.pipeline import predict_rows
+from segtasks.inference.predictor import Prediction, Predictor
+from segtasks.shards.digest import content_id
+from segtasks.shards.plan import Plan, Unit
+from segtasks.shards.recipe import Recipe
+from segtasks.shards.snapshot import open_snapshot
+from segtasks.shards.writer import ShardWriter, commit, ok, quarantined
+from segtasks.spec import DatasetSpec
+from segtasks.stages._derive import propose_derived, read_unit
+from segtasks.stages._run import Stage, run
+from segtasks.stages.config import InferConfig
+from segtasks.stages.preprocess import require_rows
+from segtasks.stages.progress import Progress, silent
+from segtasks.stages.result import StageResult
+from segtasks.storage import open_store
+from segtasks.training.checkpoint import ModelInfo
+from segtasks.training.classes import mapped_classes
+from segtasks.training.loaded import find_checkpoint, load_checkpoint
+
+VERSION = 1
+codec_threads = 2
+
+
+def infer(config: InferConfig, engine: Engine, progress: Progress = silent) -> StageResult:
+    """Predict a mask for every done image of `config.data`. Weights, model and precision are in the recipe."""
+    parent = open_snapshot(config.data, config.storage)
+    require_rows(parent, "samples/1")
+    checkpoint = find_checkpoint(config.checkpoint, config.storage)
+    info = checkpoint.info()
+    store = open_store(config.output, config.storage)
+    config = config.model_copy(
+        update={"checkpoint": checkpoint.url, "precision": _precision(config), "data": str(parent.ref), "output": store.url}
+    )
+    spec = info.spec.model_copy(
+        update={"name": parent.spec.name, "classes": mapped_classes(info.spec.classes, config.class_map), "resize": None}
+    )
+    recipe = Recipe(
+        stage="infer",
+        version=VERSION,
+        rows="predictions/1",
+        config=output_part(config),
+        inputs={"data": parent.file.recipe},
+        resolved=model_facts(info),
+        spec=spec,
+    )
+    threads = config.threads or _threads_a_worker(engine)
+    stage = Stage(
+        name="infer",
+        config=config,
+        store=store,
+        recipe=recipe,
+        propose=lambda own: propose_derived(parent, recipe.id, own, where=config.where, limit=config.limit),
+        make_worker=lambda plan: _Factory(config, plan, recipe, threads),
+        input=parent.ref,
+    )
+    return run(stage, engine, progress)
+
+
+def model_facts(info: ModelInfo) -> dict[str, str]:
+    """What of a checkpoint decides its masks: the digest of the weights, and of everything around them."""
+    around = {"model": info.model.model_dump(mode="json"), "mean": info.mean, "std": info.std, "spec": info.spec.model_dump(mode="json")}
+    return {"weights": info.digest, "architecture": info.model.name, "model": content_id(around)}
+
+
+def _precision(config: InferConfig) -> str:
+    """Settled once, in the driver, and part of the recipe: bfloat16 where workers have GPUs, float32 on CPUs."""
+    import torch
+
+    if config.precision != "auto":
+        return config.precision
+    return "bfloat16" if config.engine.gpus_per_worker or torch.cuda.is_available() else "float32"
+
+
+def _threads_a_worker(engine: Engine) -> int:
+    return max(1, available_cpus() // max(1, engine.workers))
+
+
+@dataclass(frozen=True)
+class _Factory:
+    config: InferConfig
+    plan: Plan
+    recipe: Recipe
+    threads: int
+
+    def __call__(self) -> _Worker:
+        return _Worker(self.config, self.plan, self.recipe, self.threads)
+
+
+class _Worker:
+    """Loads the model once; a shard goes through read, decode, predict, encode and write."""
+
+    def __init__(self, config: InferConfig, plan: Plan, recipe: Recipe, threads: int) -> None:
+        assert plan.input is not None
+        self._parent = open_snapshot(plan.input, config.storage)
+        self._store = open_store(config.output, config.storage)
+        self._plan, self._spec = plan, recipe.spec
+        loaded = load_checkpoint(config.checkpoint, config.storage)
+        if model_facts(loaded.info) != recipe.resolved:
+            raise ConfigError(f"the checkpoint at {config.checkpoint} is not the one that was planned with: it changed on the way")
+        self._predictor = Predictor(
+            loaded,
+            precision="bfloat16" if config.precision == "bfloat16" else "float32",
+            batch_size=config.batch_size,
+            threads=threads,
+            device=device_for(0),
+            class_map=config.class_map,
+        )
+
+    def __call__(self, descriptor: JSON) -> JSON:
+        unit = Unit.from_json(descriptor)
+        table = read_unit(self._parent, unit, ["image_id", "split", "image"])
+        rows = (row for batch in table.to_batches(max_chunksize=16) for row in batch.to_pylist())
+        writer = ShardWriter("predictions/1", self._plan.recipe, self._plan.number, unit)
+        writer.extend(predict_rows(rows, self._predictor, self._decode, self._encode, threads=codec_threads))
+        return commit(self._store, *writer.finish()).as_json()
+
+    def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
+        return decode_image(row["image"]["bytes"], self._parent.spec.decode).pixels
+
+    def _encode(self, row: dict[str, Any], outcome: Prediction | DataFault) -> dict[str, Any]:
+        own = {"image_id": row["image_id"], "parent_id": row["image_id"], "split": row["split"]}
+        if isinstance(outcome, DataFault):
+            return quarantined(own, outcome)
+        return ok({**own, **_columns(outcome, row["image_id"], self._spec)})
+
+
+def _columns(prediction: Prediction, image_id: str, spec: DatasetSpec) -> dict[str, Any]:
+    height, width = prediction.mask.shape
+    return {
+        "width": width,
+        "height": height,
+        "mask": {"bytes": encode_mask(prediction.mask, spec.palette), "path": f"{image_id}.mask.png"},
+        "class_pixels": prediction.class_pixels.tolist(),
+        "mean_confidence": prediction.mean_confidence,
+    }
