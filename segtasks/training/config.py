@@ -7,29 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from segtasks.config import Config, Plugin, execution
-
-
-class AugmentConfig(Config):
-    """Joint image-and-mask augmentation, drawn from (seed, epoch, image id) alone."""
-
-    scale: tuple[float, float] = Field(
-        default=(0.75, 1.5), description="range of the random zoom (log-uniform) before the crop; [1, 1]: none"
-    )
-    crop: tuple[int, int] | None = Field(
-        default=None, description="height and width in pixels that the model trains on; none: the image's own size"
-    )
-    flip: float = Field(default=0.5, ge=0, le=1, description="probability of a left-right flip")
-    brightness: float = Field(default=0.2, ge=0, lt=1, description="largest relative change of brightness")
-    contrast: float = Field(default=0.2, ge=0, lt=1, description="largest relative change of contrast")
-    saturation: float = Field(default=0.2, ge=0, lt=1, description="largest relative change of saturation")
-
-    @model_validator(mode="after")
-    def _ranges(self) -> AugmentConfig:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is {list(self.scale)}; needed: two positive numbers, the smaller first")
-        if self.crop is not None and min(self.crop) < 1:
-            raise ValueError(f"crop is {list(self.crop)}; needed: height and width of at least 1 pixel")
-        return self
+from segtasks.transforms.config import AugmentConfig
 
 
 class TrainingConfig(Config):
@@ -57,7 +35,7 @@ class TrainingConfig(Config):
     val_split: str | None = Field(default="val", description="split that is validated on; none: no validation")
     eval_every: int = Field(default=10, ge=1, description="validate after every n epochs, and after the last")
     seed: int = Field(default=0, ge=0, description="of the initial weights, the order, the augmentation and dropout")
-    shuffle_shards: int = Field(default=16, ge=1, description="shards whose images are shuffled together (and held at once)")
+    shuffle_shards: int = Field(default=8, ge=1, description="shards whose images are shuffled together (twice as many are held in memory)")
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="bfloat16: autocast; on CPU it was no faster")
     init_from: str | None = execution(
         None, description="checkpoint folder or training output to start from; the digest of its weights is in the recipe"
