@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-
 ROOT = Path(__file__).parents[1]
 
 # Top to bottom. A module imports from its own folder and from rows below its own; nothing else.

@@ -23,7 +23,6 @@ from segtasks.stages.config import (
 from segtasks.stages.progress import Progress
 from segtasks.stages.result import StageResult
 
-
 C = TypeVar("C", bound=Config)
 
 STAGES: dict[str, type[StageConfig] | type[ReportConfig]] = {

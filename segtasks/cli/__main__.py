@@ -1,0 +1,3 @@
+from segtasks.cli import main
+
+main()
