@@ -239,7 +239,7 @@ class _Fit:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip or math.inf)
         global_loss = self.buffers.exchange(loss.detach() * part)
         if not (torch.isfinite(global_loss) and torch.isfinite(norm)):
-            self._diverged(step, batch, float(loss), float(global_loss), float(norm))
+            self._diverged(step, batch, loss.item(), global_loss.item(), norm.item())
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:

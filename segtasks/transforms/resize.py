@@ -1,7 +1,7 @@
 """The one place where images and masks change size: preprocess, augmentation and prediction must agree to the pixel.
 
 Images: bilinear, antialiased when shrinking (the filter of Pillow's `BILINEAR`, in fixed point, so every machine gives the
-same bytes). Masks: nearest, by pixel centres (Pillow's `NEAREST`).
+same bytes). Masks: nearest, by pixel centres in whole numbers (Pillow's `NEAREST`, but for its rounding of exact ties).
 """
 
 from __future__ import annotations
