@@ -23,6 +23,7 @@ from segtasks.errors import SegtasksError
 
 _context = multiprocessing.get_context("spawn")
 _grace_seconds = 5.0
+_peer_seconds = 2.0  # after one rank failed: how long the others may take to say why they did
 
 
 class LocalEngine:
@@ -163,32 +164,41 @@ class _RankProcess:
         self.process = engine.start(_serve_rank, (theirs, function, rank, world, port))
         theirs.close()
 
+    def died(self) -> SegtasksError:
+        self.process.join(_grace_seconds)
+        how = _describe_exit(self.process.exitcode)
+        return SegtasksError(f"training rank {self.rank} died ({how}); run again to resume from the last checkpoint")
+
     def stop(self) -> None:
         self.connection.close()
         self._engine.forget(self.process)
 
 
 def _gather(members: list[_RankProcess], report: Report) -> JSON:
-    """Events go to `report`; rank 0's result is returned; the first failure of any rank is raised."""
+    """Events go to `report`; rank 0's result is returned; if a rank fails, its own error is raised, not that of a deserted peer."""
     result: JSON = {}
-    open_members = {member.connection: member for member in members}
+    errors: list[Exception] = []
+    open_members: dict[Any, _RankProcess] = {member.connection: member for member in members}
     while open_members:
-        for ready in wait(list(open_members)):
-            member = open_members[ready]  # type: ignore[index]
+        ready_now = wait(list(open_members), timeout=_peer_seconds if errors else None)
+        if not ready_now:
+            break
+        for ready in ready_now:
+            member = open_members[ready]
             try:
                 kind, value = member.connection.recv()
             except (EOFError, OSError):
-                member.process.join(_grace_seconds)
-                raise SegtasksError(
-                    f"training rank {member.rank} died ({_describe_exit(member.process.exitcode)}); run again to resume from the last checkpoint"
-                ) from None
+                kind, value = "error", member.died()
             if kind == "event":
                 report(value)
-            elif kind == "error":
-                raise value
-            else:
-                result = value if member.rank == 0 else result
-                del open_members[ready]  # type: ignore[arg-type]
+                continue
+            del open_members[ready]
+            if kind == "error":
+                errors.append(value)
+            elif member.rank == 0:
+                result = value
+    if errors:
+        raise next((error for error in errors if isinstance(error, SegtasksError)), errors[0])
     return result
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import tempfile
 import threading
 from collections.abc import Generator, Sequence
@@ -39,8 +41,12 @@ class RayEngine:
         self._connect()
 
     def _connect(self) -> None:
-        if ray.is_initialized():
-            return  # the caller's cluster (a test, a Ray job): used, not shut down
+        if ray.is_initialized():  # the caller's cluster (a Ray job, a test): used, not shut down
+            here = ray.get_runtime_context().gcs_address
+            if self._config.address not in (None, "auto", here):
+                raise ConfigError(f"this process is attached to Ray at {here} already; needed: {self._config.address}, in a fresh process")
+            return
+        _require_reachable(self._config.address)
         common: dict[str, Any] = {
             "log_to_driver": True,
             "logging_level": logging.WARNING,
@@ -164,6 +170,20 @@ class RayEngine:
         if self._started and ray.is_initialized():
             ray.shutdown()
         self._started = False
+
+
+def _require_reachable(address: str | None) -> None:
+    """Ray itself tries an address that nobody listens on for more than a minute."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^\]/]+?)\]?:(\d+)", address or "")
+    if match is None:
+        return  # no address, or one that Ray resolves itself: auto
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(
+            f"Ray cannot be reached at {address}: {one_line(error)}; check the address and that the head runs, "
+            "or leave it out for a local cluster"
+        ) from error
 
 
 @ray.remote
