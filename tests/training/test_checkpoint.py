@@ -23,7 +23,13 @@ def files(seed=0, **training):
     model = build_model(Plugin(**TINY), SPEC.num_classes)
     weights = pack("model", model.state_dict())
     info = ModelInfo(
-        model=Plugin(**TINY), spec=SPEC, mean=(0.5,) * 3, std=(0.2,) * 3, weights=tuple(weights), digest=weights_digest(weights), training=training
+        model=Plugin(**TINY),
+        spec=SPEC,
+        mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+        weights=tuple(weights),
+        digest=weights_digest(weights),
+        training=training,
     )
     return model_files(info, weights, [], {})
 

@@ -85,7 +85,14 @@ def test_the_seed_decides_the_weights(snapshot, tmp_path):
 def test_execution_settings_do_not_change_the_weights(snapshot, tmp_path):
     usual = train(snapshot, open_store(str(tmp_path / "usual")), epochs=2)
     other = train(
-        snapshot, open_store(str(tmp_path / "other")), epochs=2, loader_threads=3, prefetch=1, cache_bytes=0, checkpoint_every=2, keep_checkpoints=1
+        snapshot,
+        open_store(str(tmp_path / "other")),
+        epochs=2,
+        loader_threads=3,
+        prefetch=1,
+        cache_bytes=0,
+        checkpoint_every=2,
+        keep_checkpoints=1,
     )
     assert other["digest"] == usual["digest"]
 

@@ -18,7 +18,10 @@ def test_every_image_comes_exactly_once_an_epoch_on_any_number_of_ranks(shards, 
     plan = order(shards, batch_size)
     for epoch in (0, 5):
         seen = [
-            int(index) for batch in range(plan.batches) for rank in range(world) for index in plan.batch(epoch, batch, rank=rank, world=world)
+            int(index)
+            for batch in range(plan.batches)
+            for rank in range(world)
+            for index in plan.batch(epoch, batch, rank=rank, world=world)
         ]
         assert sorted(seen) == list(range(sum(shards)))
 

@@ -26,7 +26,9 @@ def test_one_cycle_is_torchs(warmup):
         return lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=101, pct_start=warmup)
 
     assert rates(100, schedule="one_cycle", lr=0.02, warmup=warmup) != [0.02] * 100
-    expected = torch_rates(100, 0.02, lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=100, pct_start=warmup))[:99]
+    expected = torch_rates(100, 0.02, lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=100, pct_start=warmup))[
+        :99
+    ]
     assert rates(100, schedule="one_cycle", lr=0.02, warmup=warmup)[:99] == pytest.approx(expected, rel=1e-9)
 
 

@@ -106,13 +106,17 @@ def config(**settings: object) -> TrainingConfig:
     return TrainingConfig(**{"model": TINY, "epochs": 4, "batch_size": 4, "eval_every": 2, "lr": 1e-2, "loader_threads": 1, **settings})
 
 
-def samples(snapshot: Snapshot, split: str = "train", spec: DatasetSpec | None = None, class_map: dict | None = None, **settings) -> Samples:
+def samples(
+    snapshot: Snapshot, split: str = "train", spec: DatasetSpec | None = None, class_map: dict | None = None, **settings
+) -> Samples:
     chosen = {key: settings.pop(key) for key in ("where", "limit") if key in settings}
     index = index_split(snapshot, split, **chosen)
     return Samples(snapshot, index, spec or snapshot.spec, class_map or {}, **{"cache_bytes": 1 << 24, "held_shards": 4, **settings})
 
 
-def train(snapshot: Snapshot, store: Store, *, rank: Rank | None = None, initial: LoadedModel | None = None, report=None, **settings) -> dict:
+def train(
+    snapshot: Snapshot, store: Store, *, rank: Rank | None = None, initial: LoadedModel | None = None, report=None, **settings
+) -> dict:
     """`fit` on the snapshot with small settings; checkpoints go to `store`."""
     settings = config(**settings)
     data = TrainingData(samples(snapshot), samples(snapshot, "val") if settings.val_split else None, {"data": str(snapshot.ref)})
