@@ -19,6 +19,15 @@ class ClassSpec(Config):
     color: tuple[int, int, int] = Field(description="RGB, 0..255, used in palettes, overlays and charts")
 
 
+class LabelEncoding(Config):
+    """How the *source's* label files say the class; only its reader looks at this. Stored masks hold indices whatever it says."""
+
+    kind: Literal["index", "value", "color"] = Field(
+        default="index", description="index: values are class indices; value, color: by the table; a color is 0xRRGGBB"
+    )
+    table: tuple[tuple[int, int], ...] = Field(default=(), description="pairs of value or color and class index (or ignore_index)")
+
+
 class DecodePolicy(Config):
     """How bytes become a uint8 RGB array. Part of the spec, so that every later stage decodes alike."""
 
@@ -48,6 +57,7 @@ class DatasetSpec(Config):
     classes: tuple[ClassSpec, ...] = Field(default=(), description="in index order")
     ignore_index: int = Field(default=255, ge=0, le=65535, description="value of pixels that no metric and no loss counts")
     decode: DecodePolicy = Field(default_factory=DecodePolicy, description="how bytes become pixels")
+    label_encoding: LabelEncoding = Field(default_factory=LabelEncoding, description="how the source's label files say the class")
     resize: Resize | None = Field(default=None, description="set by preprocess: the size its images have")
 
     @model_validator(mode="after")

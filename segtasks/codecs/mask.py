@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageFile
 
 from segtasks.codecs import _pillow
 from segtasks.codecs.png import read_plain, read_png_header, write_grey16, write_palette
@@ -39,28 +40,24 @@ def decode_mask(data: bytes, max_pixels: int) -> NDArray[Any]:
     return values
 
 
-def decode_label(data: bytes, max_pixels: int, formats: Sequence[str] = LABEL_FORMATS) -> NDArray[Any]:
+def decode_label(data: bytes, max_pixels: int, formats: Sequence[str] = LABEL_FORMATS, *, color: bool = False) -> NDArray[Any]:
     """The values that a label file stores: HxW of uint8, uint16, int32 or float32, or HxWx3 uint8 for colour.
 
-    Palette images give indices, and 1, 2 and 4-bit grey its own values, not those scaled to 255 for display. Alpha is dropped.
-    No orientation is applied. `DecodeError` and `LimitError` as in `decode_image`.
+    Palette images give indices, or with `color` their colours; 1, 2 and 4-bit grey gives its own values, not those scaled to
+    255 for display. Alpha is dropped. No orientation is applied. `DecodeError` and `LimitError` as in `decode_image`.
     """
     plain = read_plain(data, max_pixels) if "PNG" in formats else None
-    if plain is not None:
+    if plain is not None and (plain.ndim == 3 or not color):
         return plain
     with _pillow.decoding("cannot be decoded"):
-        image = _pillow.open_image(data, formats)
-        png = read_png_header(data)
-        plausible = png.max_pixels_in(len(data)) if png else None
-        pixels = image.width * image.height
-        if pixels > max_pixels:
-            raise LimitError(f"the header claims {image.width}x{image.height} = {pixels} pixels; the limit is {max_pixels}")
-        if plausible is not None and pixels > plausible:
-            raise DecodeError(f"the header claims {image.width}x{image.height} pixels, but {len(data)} bytes hold {plausible} at most")
+        image = _open(data, max_pixels, formats)
         stored = _pillow.raw_mode(image)
         if _pillow.is_deep_colour(image):
             raise DecodeError("colour of 16 bits a channel is no label: needed 8-bit colour, a palette or grey")
         image.load()
+        if color:
+            image.info.pop("transparency", None)
+            return _pillow.to_array(image.convert("RGB"))
         if image.mode == "1":
             return _pillow.to_array(image).astype(np.uint8)
         if image.mode in ("LA", "PA"):
@@ -70,3 +67,23 @@ def decode_label(data: bytes, max_pixels: int, formats: Sequence[str] = LABEL_FO
         if image.mode in ("P", "L", "I", "F") or image.mode.startswith("I;16"):
             return _pillow.to_array(image)
         return _pillow.to_array(image.convert("RGB"))
+
+
+def read_palette(data: bytes, formats: Sequence[str] = LABEL_FORMATS) -> list[tuple[int, int, int]]:
+    """The colours by index of a palette image; empty for any other."""
+    with _pillow.decoding("cannot read the palette"):
+        image = _pillow.open_image(data, formats)
+        flat = image.getpalette() if image.mode == "P" else None
+    return list(zip(flat[0::3], flat[1::3], flat[2::3])) if flat else []
+
+
+def _open(data: bytes, max_pixels: int, formats: Sequence[str]) -> ImageFile.ImageFile:
+    image = _pillow.open_image(data, formats)
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise LimitError(f"the header claims {image.width}x{image.height} = {pixels} pixels; the limit is {max_pixels}")
+    png = read_png_header(data)
+    if png is not None and pixels > png.max_pixels_in(len(data)):
+        found = f"the header claims {image.width}x{image.height} pixels"
+        raise DecodeError(f"{found}, but {len(data)} bytes hold {png.max_pixels_in(len(data))} at most: cut off, or a bomb")
+    return image

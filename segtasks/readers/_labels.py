@@ -1,0 +1,133 @@
+"""Label files to class indices and instances. Whatever is wrong with one of them is a `LabelError` that names the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtasks.codecs.mask import decode_label
+from segtasks.codecs.rle import encode_regions
+from segtasks.errors import DataFault, LabelError
+from segtasks.readers._base import Instance
+from segtasks.spec import DatasetSpec
+from segtasks.storage import Store
+
+shown = 8  # values named in a message
+
+
+def read_mask(source: Store, path: str, spec: DatasetSpec) -> NDArray[Any]:
+    """The file's values as class indices HxW, uint8 or (from 256 classes on) uint16."""
+    values = _decode(_bytes(source, path), path, spec, color=spec.label_encoding.kind == "color")
+    return to_indices(values, spec, path)
+
+
+def read_instances(source: Store, path: str, mask: NDArray[Any], spec: DatasetSpec) -> tuple[Instance, ...]:
+    """One instance for every value but 0 of an id image. Its class is the one that most of its pixels have in `mask`.
+
+    An id whose pixels are all of the ignore value is left out. `LabelError` where sizes differ.
+    """
+    ids = _integers(_one_channel(_decode(_bytes(source, path), path, spec), path), path)
+    if ids.shape != mask.shape:
+        raise LabelError(f"{path} is {_size(ids)}, its mask {_size(mask)}; needed: the same height and width")
+    classes = _majority(ids, mask, spec.ignore_index)
+    return tuple(
+        Instance(category_id=classes[region.value], bbox=region.bbox, area=float(region.area), counts=region.counts)
+        for region in encode_regions(ids)
+        if region.value in classes
+    )
+
+
+def to_indices(values: NDArray[Any], spec: DatasetSpec, path: str) -> NDArray[Any]:
+    """Map stored values (HxW) or colours (HxWx3) by the spec's label encoding; unknown ones are a `LabelError` naming them."""
+    encoding = spec.label_encoding
+    index_type = np.uint8 if max(spec.num_classes - 1, spec.ignore_index) < 256 else np.uint16
+    if encoding.kind == "color":
+        codes = pack_colors(values)
+        indices, known = _look_up(codes, encoding.table)
+        if not known.all():
+            colors = [tuple(int(code) >> shift & 255 for shift in (16, 8, 0)) for code in np.unique(codes[~known])[:shown]]
+            raise LabelError(f"{path} has colours that are no class: {colors}; add them to the classes or to ignore")
+        return indices.astype(index_type)
+    integers = _integers(_one_channel(values, path), path)
+    if encoding.kind == "value":
+        indices, known = _look_up(integers, encoding.table)
+    else:
+        indices, known = integers, (integers < spec.num_classes) | (integers == spec.ignore_index)
+    if not known.all():
+        strange = np.unique(integers[~known])[:shown].tolist()
+        needed = [value for value, _ in encoding.table] or f"0..{spec.num_classes - 1} and {spec.ignore_index} (ignored)"
+        raise LabelError(f"{path} has values that are no class: {strange}; known: {needed}")
+    return indices.astype(index_type)
+
+
+def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """HxWx3 to 0xRRGGBB."""
+    wide = pixels.astype(np.uint32)
+    packed: NDArray[np.uint32] = wide[:, :, 0] * np.uint32(1 << 16) + wide[:, :, 1] * np.uint32(1 << 8) + wide[:, :, 2]
+    return packed
+
+
+def is_grey(values: NDArray[Any]) -> bool:
+    """True for one channel, and for colour whose channels are equal."""
+    return values.ndim == 2 or bool((values[:, :, :1] == values).all())
+
+
+def _bytes(source: Store, path: str) -> bytes:
+    try:
+        return source.read(path)
+    except FileNotFoundError as error:
+        raise LabelError(f"{path} is missing") from error
+
+
+def _decode(data: bytes, path: str, spec: DatasetSpec, *, color: bool = False) -> NDArray[Any]:
+    try:
+        return decode_label(data, spec.decode.max_pixels, color=color)
+    except DataFault as fault:
+        raise LabelError(f"{path}: {fault}") from fault
+
+
+def _one_channel(values: NDArray[Any], path: str) -> NDArray[Any]:
+    if not is_grey(values):
+        raise LabelError(f"{path} is in colour; needed: one channel of values (or classes with colours and encoding: color)")
+    return values if values.ndim == 2 else values[:, :, 0]
+
+
+def _integers(values: NDArray[Any], path: str) -> NDArray[Any]:
+    """Float and 32-bit labels whose values are whole numbers of 0..65535 are taken; others are no labels."""
+    if values.dtype in (np.uint8, np.uint16):
+        return values
+    finite = np.isfinite(values) if values.dtype.kind == "f" else np.True_
+    whole = finite & (values >= 0) & (values <= 65535) & (values == np.trunc(values))
+    if not np.all(whole):
+        raise LabelError(f"{path} has values that are no label: {np.unique(values[~whole])[:shown].tolist()}; needed: whole, 0 to 65535")
+    return values.astype(np.uint16)
+
+
+def _look_up(codes: NDArray[Any], table: tuple[tuple[int, int], ...]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Indices by a table of pairs, and where the code is in it."""
+    keys, indices = np.array(sorted(table), dtype=np.int64).reshape(-1, 2).T
+    if codes.dtype in (np.uint8, np.uint16):
+        dense = np.full(1 << 8 * codes.dtype.itemsize, -1, np.int32)
+        within = (keys >= 0) & (keys < dense.size)
+        dense[keys[within]] = indices[within]
+        found = dense[codes]
+        return found, found >= 0
+    at = np.minimum(np.searchsorted(keys, codes), len(keys) - 1)
+    return indices[at], keys[at] == codes
+
+
+def _majority(ids: NDArray[Any], mask: NDArray[Any], ignore_index: int) -> dict[int, int]:
+    """The most frequent class of each id but 0, the smallest of equals; ids that are ignored throughout are not in it."""
+    counted = (ids != 0) & (mask != ignore_index)
+    pairs, pixels = np.unique(ids[counted].astype(np.int64) << 16 | mask[counted], return_counts=True)
+    order = np.lexsort((pairs, -pixels))  # most pixels first
+    classes: dict[int, int] = {}
+    for pair in pairs[order].tolist():
+        classes.setdefault(pair >> 16, pair & 0xFFFF)
+    return classes
+
+
+def _size(array: NDArray[Any]) -> str:
+    return f"{array.shape[0]}x{array.shape[1]}"
