@@ -6,6 +6,7 @@ may differ with the batch's size (at least 99.99% equal pixels; the test says ho
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Predictor:
         example_NHWC = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8, generator=generator)
         model = loaded.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         folded, self.folded = fold_batch_norm(model, self._normalise(example_NHWC))
+        if folded is loaded.model and self._dtype != torch.float32:
+            folded = copy.deepcopy(folded)  # the loaded model stays as it is
         self._model = folded.to(dtype=self._dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def prepare(self, image: Image) -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+
+# renamed in torch 2.13, which warns of the old name
+_SYNC_BUFFERS = (
+    "forward_sync_buffers" if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters else "broadcast_buffers"
+)
 
 
 def sum_over_ranks(values: Tensor, world: int) -> Tensor:
@@ -70,7 +76,8 @@ def parallel(model: nn.Module, world: int, example_NCHW: Tensor) -> nn.Module:
     """
     if world == 1:
         return model
-    wrapped = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    no_sync: dict[str, Any] = {_SYNC_BUFFERS: False}
+    wrapped = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, **no_sync)
     buffers = [buffer.clone() for buffer in model.buffers()]
     wrapped(example_NCHW).mean().backward()
     wrapped.zero_grad()
