@@ -44,16 +44,14 @@ def test_a_published_copy_with_a_test_split_is_read(tmp_path: Path) -> None:
 
 
 def test_membrane_labels_of_0_and_255_are_two_classes() -> None:
-    source = open_store(str(data_folder("unet_membrane") / "data/membrane/train"))
-    reader = folder.build(folder.Config(images="image", masks="label"), source)
+    root = data_folder("unet_membrane") / "data/membrane/train"
+    reader = folder.build(folder.Config(images="image", masks="label"), open_store(str(root)))
     items = list(reader.scan())
     assert len(items) == 30
     assert reader.spec().names == ["background", "foreground"]
     mask = reader.read(items[0]).mask
     assert mask is not None
-    np.testing.assert_array_equal(
-        mask, np.array(Image.open(data_folder("unet_membrane") / "data/membrane/train" / items[0].labels["mask"])) // 255
-    )
+    np.testing.assert_array_equal(mask, np.array(Image.open(root / items[0].labels["mask"])) // 255)
 
 
 def test_voc_is_a_folder_too_with_its_palette_and_void(tmp_path: Path) -> None:
@@ -64,9 +62,8 @@ def test_voc_is_a_folder_too_with_its_palette_and_void(tmp_path: Path) -> None:
     items = list(reader.scan())
     spec = reader.spec()
     assert spec.ignore_index == 255
-    assert spec.classes[-1].color == tuple(
-        np.array(Image.open(tmp_path / items[0].labels["mask"]).getpalette()).reshape(-1, 3)[spec.num_classes - 1]
-    )
+    palette = np.array(Image.open(tmp_path / items[0].labels["mask"]).getpalette()).reshape(-1, 3)
+    assert [item.color for item in spec.classes] == [tuple(color) for color in palette[: spec.num_classes].tolist()]
     labelled = [item for item in items if (tmp_path / item.labels["mask"]).exists()]
     assert labelled
     for item in labelled:
@@ -80,11 +77,8 @@ def test_cityscapes_raw_ids_are_indices_and_its_things_have_instances(tmp_path: 
     photo = next(iter(sorted(root.glob("leftImg8bit/train/*/*.png"))))
     stem = photo.name.removesuffix("_leftImg8bit.png")
     labels = root / "gtFine/train" / photo.parent.name
-    for path, target in (
-        (photo, "images"),
-        (labels / f"{stem}_gtFine_labelIds.png", "masks"),
-        (labels / f"{stem}_gtFine_instanceIds.png", "instances"),
-    ):
+    masks, instances = labels / f"{stem}_gtFine_labelIds.png", labels / f"{stem}_gtFine_instanceIds.png"
+    for path, target in ((photo, "images"), (masks, "masks"), (instances, "instances")):
         (tmp_path / target).mkdir()
         shutil.copy(path, tmp_path / target / f"{stem}.png")
     reader = folder.build(folder.Config(), open_store(str(tmp_path)))
@@ -99,11 +93,8 @@ def test_cityscapes_raw_ids_are_indices_and_its_things_have_instances(tmp_path: 
 
 def test_other_layouts_are_refused_by_name() -> None:
     odd = data_folder("odd_datasets")
+    other_stems = odd / "datumaro/common_semantic_segmentation_dataset/non_standard_dataset"
     with pytest.raises(InputError, match="no mask has the stem of an image"):
-        list(
-            folder.build(
-                folder.Config(), open_store(str(odd / "datumaro/common_semantic_segmentation_dataset/non_standard_dataset"))
-            ).scan()
-        )
+        list(folder.build(folder.Config(), open_store(str(other_stems))).scan())
     with pytest.raises(InputError, match="no CamVid data"):
         list(camvid.build(camvid.Config(), open_store(str(odd / "mindspore/testVOC2012"))).scan())
