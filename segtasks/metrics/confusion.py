@@ -152,6 +152,7 @@ class ConfusionMatrix:
         undefined = tuple(name for name, pixels in zip(self.names, union, strict=True) if pixels == 0)
         only_predicted = [name for name, t, p in zip(self.names, truth, predicted, strict=True) if t == 0 and p > 0]
         unassigned = int(self.matrix[:, -1].sum())
+        images = "1 image" if self.images == 1 else f"{self.images:,} images"
         return Result(
             miou=_mean(iou[counted]),
             mean_dice=_mean(dice[counted]),
@@ -179,7 +180,7 @@ class ConfusionMatrix:
             confusion=tuple(tuple(row) for row in self.matrix.tolist()),
             policy=" ".join(
                 [
-                    f"{valid_pixels:,} pixels of {self.images:,} images count, all images together (no mean over images);",
+                    f"{valid_pixels:,} pixels of {images} count, all images together (no mean over images);",
                     f"{self.ignored_pixels:,} whose truth is the ignore value {self.ignore_index} count nowhere.",
                     f"mIoU and mean Dice are over {int((counted & (union > 0)).sum())} of {len(self.names)} classes:",
                     f"left out as absent from both truth and prediction: {_list(undefined)};",
