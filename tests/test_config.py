@@ -50,7 +50,7 @@ TRAINING_OUTPUT = {
     "val_split": None,
     "eval_every": 3,
     "seed": 3,
-    "shuffle_shards": 3,
+    "shuffle_bytes": 3,
     "precision": "bfloat16",
 }
 TRAINING_EXECUTION = {

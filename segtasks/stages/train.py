@@ -114,8 +114,8 @@ class _Job:
 
         def samples(split: str, limit: int | None) -> Samples:
             index = index_split(snapshot, split, where=config.where, limit=limit)
-            held = 2 * config.shuffle_shards
-            return Samples(snapshot, index, self.spec, config.class_map, cache_bytes=config.cache_bytes, held_shards=held)
+            held = 2 * config.shuffle_bytes
+            return Samples(snapshot, index, self.spec, config.class_map, cache_bytes=config.cache_bytes, held_bytes=held)
 
         has_val = config.val_split is not None and any(record.split == config.val_split for record in snapshot.shards())
         data = TrainingData(

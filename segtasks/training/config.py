@@ -35,7 +35,9 @@ class TrainingConfig(Config):
     val_split: str | None = Field(default="val", description="split that is validated on; none: no validation")
     eval_every: int = Field(default=10, ge=1, description="validate after every n epochs, and after the last")
     seed: int = Field(default=0, ge=0, description="of the initial weights, the order, the augmentation and dropout")
-    shuffle_shards: int = Field(default=8, ge=1, description="shards whose images are shuffled together (twice as many are held in memory)")
+    shuffle_bytes: int = Field(
+        default=512 << 20, ge=1, description="bytes of shards whose images are shuffled together; up to twice as many are held in memory"
+    )
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="bfloat16: autocast; on CPU it was no faster")
     init_from: str | None = execution(
         None, description="checkpoint folder or training output to start from; the digest of its weights is in the recipe"

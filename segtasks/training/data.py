@@ -34,14 +34,14 @@ class Samples:
     """Images and masks of a split in the model's classes, by index. Safe to use from several threads."""
 
     def __init__(
-        self, snapshot: Snapshot, index: SplitIndex, spec: DatasetSpec, class_map: dict[str, str], *, cache_bytes: int, held_shards: int
+        self, snapshot: Snapshot, index: SplitIndex, spec: DatasetSpec, class_map: dict[str, str], *, cache_bytes: int, held_bytes: int
     ) -> None:
-        """`spec` is the model's; `held_shards`: encoded shards kept in memory."""
+        """`spec` is the model's; `held_bytes`: encoded shards kept in memory."""
         self.index = index
         self.spec = spec
         self._snapshot = snapshot
         self._table = lookup_table(snapshot.spec, class_map, spec)
-        self._shards = _RecentShards(self._read_shard, held_shards)
+        self._shards = _RecentShards(self._read_shard, [shard.record.bytes for shard in index.shards], held_bytes)
         self._decoded: dict[int, tuple[Image, Mask]] = {}
         self._free_bytes = cache_bytes
         self._lock = threading.Lock()
@@ -110,20 +110,25 @@ class Samples:
 
 
 class _RecentShards:
-    """The encoded shards used last. Two threads that want the same shard read it once."""
+    """The encoded shards used last, at least one of them. Two threads that want the same shard read it once."""
 
-    def __init__(self, read: Callable[[int], pa.Table], capacity: int) -> None:
+    def __init__(self, read: Callable[[int], pa.Table], sizes: Sequence[int], held_bytes: int) -> None:
         self._read = read
-        self._capacity = capacity
+        self._sizes = sizes
+        self._free_bytes = held_bytes
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, shard: int) -> pa.Table:
         with self._lock:
-            held = self._held.setdefault(shard, _Held())
+            if shard not in self._held:
+                self._held[shard] = _Held()
+                self._free_bytes -= self._sizes[shard]
+            held = self._held[shard]
             self._held.move_to_end(shard)
-            if len(self._held) > self._capacity:
-                self._held.popitem(last=False)
+            while self._free_bytes < 0 and len(self._held) > 1:
+                oldest, _ = self._held.popitem(last=False)
+                self._free_bytes += self._sizes[oldest]
         with held.reading:
             if held.table is None:
                 held.table = self._read(shard)

@@ -85,8 +85,9 @@ class _Fit:
         self.report = rank.report if rank.rank == 0 else _say_nothing
         self.order = EpochOrder(
             [len(shard.places) for shard in data.train.index.shards],
+            [shard.record.bytes for shard in data.train.index.shards],
             seed=config.seed,
-            shuffle_shards=config.shuffle_shards,
+            shuffle_bytes=config.shuffle_bytes,
             batch_size=config.batch_size,
         )
         self.order.require_ranks(rank.world)

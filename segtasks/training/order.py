@@ -3,7 +3,8 @@
 An epoch of n images is ceil(n / batch_size) global batches whose sizes differ by at most one: every image comes exactly once,
 and there is no small last batch. Each batch is cut over the ranks in the same way, so the number of ranks changes no batch.
 
-Images are shuffled within windows of a few shards, and the windows' shards are shuffled too: an epoch reads each shard once.
+The shards are shuffled, then cut into windows of some bytes, and images are shuffled within a window: an epoch reads each shard
+once and holds a window at a time. A data set smaller than a window is shuffled as a whole.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ def share(total: int, parts: int, part: int) -> tuple[int, int]:
 
 
 class EpochOrder:
-    """The order of the images of a split, given the number of images in each of its shards."""
+    """The order of the images of a split, given the images and the bytes of each of its shards."""
 
-    def __init__(self, shard_images: Sequence[int], *, seed: int, shuffle_shards: int, batch_size: int) -> None:
+    def __init__(self, shard_images: Sequence[int], shard_bytes: Sequence[int], *, seed: int, shuffle_bytes: int, batch_size: int) -> None:
         self.images = sum(shard_images)
         self.batches = -(-self.images // batch_size)
         self._first = np.concatenate([[0], np.cumsum(shard_images)]).astype(np.int64)
         self._seed = seed
-        self._window_shards = shuffle_shards
+        self._bytes = np.asarray(shard_bytes, np.int64)
+        self._window_bytes = shuffle_bytes
         self._window = lru_cache(maxsize=2)(self._make_window)
         self._windows = lru_cache(maxsize=2)(self._make_windows)
 
@@ -70,14 +72,16 @@ class EpochOrder:
             window += 1
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _make_windows(self, epoch: int) -> tuple[Indices, Indices]:
-        """The epoch's shard order, and where each window of it ends in images."""
-        shards = generator(self._seed, "shards", epoch).permutation(len(self._first) - 1)
-        sizes = np.diff(self._first)[shards]
-        starts = np.arange(0, len(shards), self._window_shards)
-        return shards, np.cumsum(np.add.reduceat(sizes, starts)) if len(shards) else np.empty(0, np.int64)
+    def _make_windows(self, epoch: int) -> tuple[list[Indices], Indices]:
+        """The shards of each window of the epoch, and where each window ends in images."""
+        shards = generator(self._seed, "shards", epoch).permutation(len(self._bytes))
+        before = np.cumsum(self._bytes[shards]) - self._bytes[shards]
+        first = np.flatnonzero(np.diff(before // self._window_bytes)) + 1  # a window holds at most one shard more than its bytes
+        windows = np.split(shards, first)
+        images = np.diff(self._first)
+        return windows, np.cumsum([int(images[window].sum()) for window in windows])
 
     def _make_window(self, epoch: int, window: int) -> Indices:
-        shards = self._windows(epoch)[0][window * self._window_shards : (window + 1) * self._window_shards]
-        members = np.concatenate([np.arange(self._first[shard], self._first[shard + 1]) for shard in np.sort(shards)])
+        shards = np.sort(self._windows(epoch)[0][window])
+        members = np.concatenate([np.arange(self._first[shard], self._first[shard + 1]) for shard in shards])
         return generator(self._seed, "window", epoch, window).permutation(members)

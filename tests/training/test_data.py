@@ -64,7 +64,7 @@ def test_decoded_images_are_kept_up_to_the_budget_and_shards_are_read_once(snaps
     original = type(snapshot).read
     monkeypatch.setattr(type(snapshot), "read", lambda self, record, *a, **k: reads.append(record.path) or original(self, record, *a, **k))
     one_image = 24 * 32 * 4
-    data = samples(snapshot, cache_bytes=5 * one_image, held_shards=1)
+    data = samples(snapshot, cache_bytes=5 * one_image, held_bytes=1)
     reads.clear()
     for _ in range(2):
         for index in range(12):

@@ -7,8 +7,9 @@ from segtasks.errors import ConfigError
 from segtasks.training.order import EpochOrder, share
 
 
-def order(shards, batch_size=8, seed=0, shuffle_shards=2):
-    return EpochOrder(shards, seed=seed, shuffle_shards=shuffle_shards, batch_size=batch_size)
+def order(shards, batch_size=8, seed=0, shuffle_bytes=200):
+    """Shards of 100 bytes each."""
+    return EpochOrder(shards, [100] * len(shards), seed=seed, shuffle_bytes=shuffle_bytes, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("shards", [[1], [7, 30], [50, 1, 20, 29, 13]])
@@ -61,12 +62,23 @@ def test_any_piece_of_the_order_can_be_asked_for_alone():
 
 def test_an_epoch_goes_through_windows_of_shards_and_reads_each_shard_once():
     shards = [10] * 6
-    plan = order(shards, shuffle_shards=2)
+    plan = order(shards, shuffle_bytes=200)
     windows = [frozenset(plan.indices(0, start, start + 20) // 10) for start in range(0, 60, 20)]
     assert all(len(window) == 2 for window in windows)
     assert frozenset.union(*windows) == frozenset(range(6))
     others = [frozenset(plan.indices(1, start, start + 20) // 10) for start in range(0, 60, 20)]
     assert set(others) != set(windows)  # other shards share a window in another epoch
+
+
+def test_a_data_set_smaller_than_a_window_is_shuffled_as_a_whole():
+    first_half = order([10] * 6, shuffle_bytes=600).indices(0, 0, 30)
+    assert len(set(first_half // 10)) == 6
+
+
+def test_a_window_takes_shards_up_to_its_bytes_and_a_large_shard_is_one():
+    plan = EpochOrder([1, 1, 1, 1], [50, 50, 1000, 50], seed=0, shuffle_bytes=100, batch_size=1)
+    seen = plan.indices(0, 0, 4)
+    assert sorted(seen.tolist()) == [0, 1, 2, 3]
 
 
 def test_more_ranks_than_images_in_a_batch_are_refused_with_both_numbers():

@@ -111,7 +111,7 @@ def samples(
 ) -> Samples:
     chosen = {key: settings.pop(key) for key in ("where", "limit") if key in settings}
     index = index_split(snapshot, split, **chosen)
-    return Samples(snapshot, index, spec or snapshot.spec, class_map or {}, **{"cache_bytes": 1 << 24, "held_shards": 4, **settings})
+    return Samples(snapshot, index, spec or snapshot.spec, class_map or {}, **{"cache_bytes": 1 << 24, "held_bytes": 1 << 24, **settings})
 
 
 def train(
