@@ -37,9 +37,10 @@ def inspect(url: str, quarantine: bool, output: str | None, file: str | None, as
     storage = storage_of(file)
     recipe = read_recipe(open_store(Ref.parse(url).url, storage))
     if recipe is None or recipe.rows == "checkpoint/1":
+        outcome = describe_checkpoint(url, storage)
         if quarantine or output:
-            raise ConfigError(f"{url} is no shard set, so it has no rows for --quarantine or --output")
-        return describe_checkpoint(url, storage)
+            raise ConfigError(f"{url} is a checkpoint, so it has no rows for --quarantine or --output")
+        return outcome
     snapshot = open_snapshot(url, storage)
     if quarantine:
         return quarantined_rows(snapshot)

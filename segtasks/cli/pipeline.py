@@ -10,12 +10,22 @@ import yaml
 
 from segtasks.cli.outcome import Outcome
 from segtasks.cli.progress import display
+from segtasks.cli.scores import score_lines
 from segtasks.cli.settings import WithSettings, engine_options, json_option, load
-from segtasks.cli.stages import result_line, result_lines
+from segtasks.cli.stages import result_line
 from segtasks.errors import MissingExtra
 from segtasks.stages.config import PipelineConfig
 from segtasks.stages.pipeline import StageConfigs, stage_configs
 from segtasks.stages.result import StageResult
+
+
+# Settings of Prefect unless the environment has them; Prefect reads them when it is imported.
+PREFECT_DEFAULTS = {
+    "PREFECT_LOGGING_LEVEL": "WARNING",  # our own progress says it all; INFO brings Prefect's lines back
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its 20 s are too few for a first start on a busy machine
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
 
 
 def _engine(function: Any) -> Any:
@@ -51,8 +61,8 @@ def planned(configs: StageConfigs) -> Outcome:
 
 
 def run_flow(config: PipelineConfig) -> dict[str, Any]:
-    # our own progress says it all; PREFECT_LOGGING_LEVEL=INFO brings Prefect's lines back
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     try:
         from flows._run import listening
         from flows.pipeline import pipeline
@@ -67,5 +77,5 @@ def run_flow(config: PipelineConfig) -> dict[str, Any]:
 def summary(results: dict[str, StageResult]) -> list[str]:
     """A line a stage, then the metrics, then where the report is."""
     lines = [result_line(result) for result in results.values()]
-    lines += ["", *result_lines(results["evaluate"])[1:]]
-    return lines
+    lines += ["", *score_lines(results["evaluate"].details["summary"]), ""]
+    return [*lines, f"report: {results['report'].url}/report.html"]

@@ -66,13 +66,13 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
     def _line(self, event: dict[str, Any]) -> str:
         stage = event.get("stage", "train")
         match event["event"]:
-            case "plan":
+            case "plan" if "inputs" in event:
                 self._rate = Rate()
                 return f"{stage}: {event['inputs']:,} images in {event['units']:,} shards, {event['todo']:,} shards to make"
             case "shard":
                 rate = self._rate.update(event["rows_done"])
                 left = seconds_left(event, rate)
-                speed = f", {rate:.3g} images/s, {duration(left)} left" if rate and left is not None else ""
+                speed = f", {rate:.3g} images/s" + (f", {duration(left)} left" if left else "") if rate else ""
                 bad = f", {event['quarantined']:,} quarantined" if event["quarantined"] else ""
                 return f"{stage}: {event['done']:,} of {event['total']:,} shards, {event['rows_done']:,} images{speed}{bad}"
             case "start":
@@ -117,7 +117,7 @@ class BarProgress(AbstractContextManager["BarProgress"]):
     def __call__(self, event: dict[str, Any]) -> None:
         stage = event.get("stage", "train")
         match event["event"]:
-            case "plan":
+            case "plan" if "inputs" in event:
                 self._rate = Rate()
                 self._bar(stage, event["inputs"], "images")
             case "shard":

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from segtasks.cli.outcome import Outcome, table
 from segtasks.cli.progress import display, duration
+from segtasks.cli.scores import score_lines
 from segtasks.cli.settings import WORDS, WithSettings, load, options
 from segtasks.config import Config
 from segtasks.stages.config import StageConfig
@@ -34,13 +35,13 @@ def command(name: str) -> click.Command:
 
 
 def run(name: str, config: Config) -> StageResult:
-    """Open the engine that the configuration names, run the stage and show its progress."""
-    from segtasks.engines import open_engine
+    """Run the stage on the engine that the configuration names, and show its progress."""
+    from segtasks.engines.lazy import LazyEngine
 
     with display() as progress:
         if not isinstance(config, StageConfig):
             return run_stage(name, config, None, progress)
-        with contextlib.closing(open_engine(config.engine)) as engine:
+        with contextlib.closing(LazyEngine(config.engine)) as engine:
             return run_stage(name, config, engine, progress)
 
 
@@ -69,17 +70,14 @@ def result_line(result: StageResult) -> str:
 
 def result_lines(result: StageResult) -> list[str]:
     """The result for people: one line, then what the stage adds."""
-    return [result_line(result), *detail_lines(result.details)]
+    lines = [result_line(result)]
+    shown = {key: value for key, value in result.details.items() if isinstance(value, (str, int, float)) and key not in _NOT_SHOWN}
+    lines += [f"  {row}" for row in table(shown.items())]
+    scores = result.details.get("summary") or result.details.get("val")
+    return [*lines, "", *score_lines(scores)] if scores else lines
 
 
-def detail_lines(details: dict[str, Any], indent: str = "  ") -> list[str]:
-    lines: list[str] = []
-    for key, value in details.items():
-        if isinstance(value, dict) and value and all(not isinstance(item, (dict, list)) for item in value.values()):
-            lines += [f"{indent}{key}:", *(f"{indent}  {row}" for row in table(value.items()))]
-        elif not isinstance(value, (dict, list)):
-            lines.append(f"{indent}{key}: {table([[value]])[0]}")
-    return lines
+_NOT_SHOWN = ("seconds", "final", "already_done")
 
 
 ingest = command("ingest")
