@@ -73,10 +73,23 @@ def engines() -> Iterator[None]:
         held.close()
 
 
+# Faults of the code: the next try would end the same way, after minutes of waiting.
+_PROGRAMMING_ERRORS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, TypeError)
+
+
 def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Not where the outcome cannot change: wrong configuration or input (exit 2), or a threshold that is missed (exit 3)."""
+    """Not where the outcome cannot change: wrong configuration or input (exit 2), a threshold that is missed (exit 3), a bug."""
     error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
-    return not (isinstance(error, SegtasksError) and error.exit_code in (2, 3))
+    if isinstance(error, _PROGRAMMING_ERRORS) or (isinstance(error, SegtasksError) and error.exit_code in (2, 3)):
+        return False
+    if run.run_count <= len(retry_delays_s):
+        _tell({"event": "log", "stage": task.name, "message": f"failed, and is tried again: {error}"})
+    return True
+
+
+def _tell(event: JSON) -> None:
+    for listener in _listeners:
+        listener(event)
 
 
 def stage(name: str, config: Config) -> JSON:
@@ -92,13 +105,13 @@ def stage(name: str, config: Config) -> JSON:
     persist_result=False,
 )
 def _stage(name: str, config: Config) -> JSON:
-    shows: list[Progress] = [ProgressArtifact(name), *_listeners]
+    artifact = ProgressArtifact(name)
 
     def progress(event: JSON) -> None:
-        for show in shows:
-            show(event)
+        artifact(event)
+        _tell(event)
 
-    with logs_to_prefect():
+    with logs_to_prefect(name):
         try:
             result = run_stage(name, config, _engine_for(config), progress)
         except SegtasksError:
@@ -132,14 +145,14 @@ def _log_result(result: StageResult) -> None:
 
 
 @contextmanager
-def logs_to_prefect() -> Iterator[None]:
-    """Records of the `segtasks` loggers go to the current run's logger, from whichever thread they come."""
+def logs_to_prefect(stage: str) -> Iterator[None]:
+    """Records of the `segtasks` loggers go to the current run's logger, from whichever thread they come; warnings to listeners too."""
     logger = logging.getLogger("segtasks")
-    handler, level = _Bridge(get_run_logger()), logger.level
+    handler, level, propagate = _Bridge(stage, get_run_logger()), logger.level, logger.propagate
     logger.addHandler(handler)
+    logger.propagate = False  # else the console shows each line twice
     if logger.getEffectiveLevel() > logging.INFO:
         logger.setLevel(logging.INFO)
-    propagate, logger.propagate = logger.propagate, False  # else the console shows each line twice
     try:
         yield
     finally:
@@ -149,9 +162,11 @@ def logs_to_prefect() -> Iterator[None]:
 
 
 class _Bridge(logging.Handler):
-    def __init__(self, target: Any) -> None:
+    def __init__(self, stage: str, target: Any) -> None:
         super().__init__()
-        self._target = target
+        self._stage, self._target = stage, target
 
     def emit(self, record: logging.LogRecord) -> None:
         self._target.log(record.levelno, "%s", record.getMessage(), exc_info=record.exc_info)
+        if record.levelno >= logging.WARNING:
+            _tell({"event": "log", "stage": self._stage, "message": record.getMessage()})

@@ -18,10 +18,9 @@ from segtasks.stages.config import PipelineConfig
 from segtasks.stages.pipeline import StageConfigs, stage_configs
 from segtasks.stages.result import StageResult
 
-
 # Settings of Prefect unless the environment has them; Prefect reads them when it is imported.
 PREFECT_DEFAULTS = {
-    "PREFECT_LOGGING_LEVEL": "WARNING",  # our own progress says it all; INFO brings Prefect's lines back
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own progress and errors say it; the API still gets every line
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its 20 s are too few for a first start on a busy machine
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",

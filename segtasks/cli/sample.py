@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from segtasks.cli.outcome import Outcome
@@ -18,6 +20,6 @@ def sample(output: str, seed: int, train: int | None, val: int | None, as_json: 
     from segtasks.sample import write_sample
     from segtasks.storage import open_store
 
-    sizes = {key: value for key, value in (("train", train), ("val", val)) if value is not None}
+    sizes: dict[str, Any] = {key: value for key, value in (("train", train), ("val", val)) if value is not None}
     written = write_sample(open_store(output), seed=seed, **sizes)
     return Outcome({"output": output, "images": written}, [f"{written} images in {output}"])
