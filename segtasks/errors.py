@@ -101,6 +101,10 @@ class ShapeError(DataFault):
     """The array has a shape that the operation cannot take."""
 
 
+class PoisonError(DataFault):
+    """The image ends the process that works on it, every time and alone: a crash, a hang, or too much memory."""
+
+
 def error_named(name: str, message: str) -> SegtasksError:
     """An error of ours from its class name, as workers send it; anything else becomes a plain `SegtasksError`."""
     found = globals().get(name)

@@ -5,18 +5,21 @@ Stored masks always hold class indices 0..num_classes-1 and `ignore_index`; a re
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from segtasks.config import Config
 
 
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
 class ClassSpec(Config):
     """One class: its index is its place in the list."""
 
     name: str = Field(min_length=1, description="class name")
-    color: tuple[int, int, int] = Field(description="RGB, 0..255, used in palettes, overlays and charts")
+    color: tuple[Byte, Byte, Byte] = Field(description="RGB, 0..255, used in palettes, overlays and charts")
 
 
 class LabelEncoding(Config):
@@ -59,6 +62,13 @@ class DatasetSpec(Config):
     decode: DecodePolicy = Field(default_factory=DecodePolicy, description="how bytes become pixels")
     label_encoding: LabelEncoding = Field(default_factory=LabelEncoding, description="how the source's label files say the class")
     resize: Resize | None = Field(default=None, description="set by preprocess: the size its images have")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> DatasetSpec:
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise ValueError(f"class names come twice: {', '.join(twice)}")
+        return self
 
     @model_validator(mode="after")
     def _ignore_is_no_class(self) -> DatasetSpec:

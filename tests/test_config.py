@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from segtasks.config import Config, Plugin, affects_output, apply_overrides, load_yaml, output_part, validate
+from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError
 from segtasks.spec import DecodePolicy, Resize
@@ -24,11 +25,13 @@ from segtasks.training.config import TrainingConfig
 from segtasks.transforms.config import AugmentConfig
 
 ENGINE = {"name": "local", "address": "auto", "workers": 3, "gpus_per_worker": 0.5}
+LIMITS = {"seconds": 3.0, "memory_bytes": 1 << 30}
 STAGE_EXECUTION = {
     "output": "elsewhere",
     "engine": ENGINE,
     "storage": {"s3://a": {"anon": True}},
     "dry_run": True,
+    "limits": LIMITS,
     "max_quarantined": 0.5,
 }
 TRAINING_OUTPUT = {
@@ -66,6 +69,7 @@ SELECTION = {"limit": 3, "where": {"split": "val"}}
 # model: (settings it needs, output-affecting fields, execution fields), each field with another value than it has
 TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     EngineConfig: ({}, {}, ENGINE),
+    Limits: ({}, {}, LIMITS),
     DecodePolicy: ({}, {"max_pixels": 3, "sixteen_bit": "min_max", "formats": ["PNG"]}, {}),
     Resize: ({"height": 1, "width": 1}, {"height": 2, "width": 2}, {}),
     AugmentConfig: ({}, TRAINING_OUTPUT["augment"], {}),

@@ -7,7 +7,20 @@ from segtasks.engines._worker import available_cpus, device_for
 from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError, MissingExtra
 
-__all__ = ["JSON", "Done", "Engine", "EngineConfig", "Failed", "Rank", "Report", "Worker", "WorkerFactory", "available_cpus", "device_for", "open_engine"]
+__all__ = [
+    "JSON",
+    "Done",
+    "Engine",
+    "EngineConfig",
+    "Failed",
+    "Rank",
+    "Report",
+    "Worker",
+    "WorkerFactory",
+    "available_cpus",
+    "device_for",
+    "open_engine",
+]
 
 
 def open_engine(config: EngineConfig) -> Engine:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import Any
+from typing import Any, Literal
 
 from segtasks.engines._base import JSON, Failed
+from segtasks.engines._watch import OUT_OF_MEMORY, TIMED_OUT
 from segtasks.errors import SegtasksError
 
 
@@ -23,6 +24,11 @@ def failure(item: JSON, error: BaseException) -> Failed:
         exit_code=exit_code,
         traceback="" if known else "".join(traceback.format_exception(error)),
     )
+
+
+def how_it_died(exit_code: int | None) -> Literal["died", "timeout", "memory"]:
+    """What the exit code of a worker process says: its own watch ends it with a code of its own."""
+    return "timeout" if exit_code == TIMED_OUT else "memory" if exit_code == OUT_OF_MEMORY else "died"
 
 
 def available_cpus() -> int:

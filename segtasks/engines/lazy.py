@@ -1,15 +1,26 @@
-"""An engine that is opened when there is work: to find that everything is done needs no cluster and no processes."""
+"""An engine that is opened when there is work: to find that everything is done needs no cluster and no processes.
+
+It also keeps signals working. Ray replaces the handler of SIGTERM, and while the main thread waits inside Ray, an exception that
+another handler raises (Prefect's, of a cancelled run) is lost. So Ray waits in a thread, and the main thread waits for that.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 from segtasks.engines import open_engine
 from segtasks.engines._base import JSON, Done, Engine, Failed, Rank, Report, WorkerFactory
 from segtasks.engines.config import EngineConfig
+
+
+T = TypeVar("T")
+_grace_s = 10.0
+_end: Any = object()
 
 
 class LazyEngine:
@@ -30,11 +41,17 @@ class LazyEngine:
     def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Generator[Done | Failed, None, None]:
         if not items:
             return
-        with closing(self._open().map(make_worker, items)) as outcomes:
-            yield from outcomes
+        outcomes = self._open().map(make_worker, items)
+        try:
+            while (outcome := self._waiting(lambda: next(outcomes, _end))) is not _end:
+                yield outcome
+        finally:
+            if not outcomes.gi_running:  # else `close` has ended its thread, or is about to
+                outcomes.close()
 
     def train(self, function: Callable[[Rank], JSON], world: int, report: Report) -> JSON:
-        return self._open().train(function, world, report)
+        engine = self._open()
+        return self._waiting(lambda: engine.train(function, world, report))
 
     def close(self) -> None:
         engine, self._engine = self._engine, None
@@ -47,10 +64,37 @@ class LazyEngine:
                 self._engine = open_engine(self._config)
         return self._engine
 
+    def _waiting(self, call: Callable[[], T]) -> T:
+        return call() if self.name == "local" else aside(call, self.close)
+
+
+def aside(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
+    """Run `call` in a thread and wait where signals are seen. What a signal's handler raises ends the wait, after `interrupt`."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="segtasks-engine", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        interrupt()
+        thread.join(_grace_s)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
 
 @contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Put the handler of SIGTERM back afterwards: Ray sets its own, which exits 15 and hides a cancelled run from Prefect."""
+    """Put the handler of SIGTERM back afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

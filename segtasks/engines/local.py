@@ -17,8 +17,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from segtasks.engines import _watch
 from segtasks.engines._base import JSON, Done, Failed, Rank, Report, Worker, WorkerFactory
-from segtasks.engines._worker import available_cpus, device_for, failure
+from segtasks.engines._worker import available_cpus, device_for, failure, how_it_died
 from segtasks.errors import SegtasksError
 
 _context = multiprocessing.get_context("spawn")
@@ -127,7 +128,7 @@ class _Member:
             code = self._process.exitcode
             self.stop()
             self._start()
-            return Failed(item, "died", "WorkerDied", f"the worker process died ({_describe_exit(code)})")
+            return Failed(item, how_it_died(code), "WorkerDied", f"the worker process died ({_describe_exit(code)})")
         return Done(item, value) if kind == "done" else value
 
     def stop(self) -> None:
@@ -138,6 +139,7 @@ class _Member:
 def _serve(connection: Connection, make_worker: WorkerFactory) -> None:
     """The worker process: items in, outcomes out, until the driver's end of the pipe is closed (or the driver is gone)."""
     _ignore_interrupt()
+    _watch.killable = True
     worker: Worker | None = None
     while True:
         try:

@@ -129,9 +129,7 @@ def totals(units: Sequence[Unit]) -> tuple[int, str]:
 
 def latest_plan(store: Store) -> Plan | None:
     """The plan with the highest number, or None."""
-    numbers = [
-        int(match[1]) for entry in store.list("plans") if (match := re.fullmatch(r"plans/([0-9]{6,})/plan\.json", entry.path))
-    ]
+    numbers = [int(match[1]) for entry in store.list("plans") if (match := re.fullmatch(r"plans/([0-9]{6,})/plan\.json", entry.path))]
     return read_plan(store, max(numbers)) if numbers else None
 
 

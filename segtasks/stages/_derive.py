@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -75,8 +76,28 @@ def _gone(own: Snapshot, records: list[ShardRecord], wanted: set[str]) -> Mappin
 
 
 def read_unit(parent: Snapshot, unit: Unit, columns: list[str]) -> pa.Table:
-    """The rows of a unit, in file order. A wrong number of them is our own fault or damage, and raises."""
-    table = parent.read(parent.records[unit.parent_shard], columns, rows=unit.selected)
-    if table.num_rows != unit.inputs:
-        raise RuntimeError(f"{unit.parent_shard}: {table.num_rows} rows were read, the plan put in {unit.inputs}")
-    return table
+    """The rows of a unit, in file order."""
+    return parent.read(parent.records[unit.parent_shard], columns, rows=unit.selected)
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """A table's rows as dicts, made when they are asked for, so that a shard's blobs are held once."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Rows: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | Rows:
+        if isinstance(place, slice):
+            start, stop, _ = place.indices(len(self))
+            return Rows(self._table.slice(start, stop - start))
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        row: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
+        return row

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from segtasks import __version__
-from segtasks.engines import Done, Engine, Failed, WorkerFactory
+from segtasks.engines import JSON, Done, Engine, Failed, WorkerFactory
 from segtasks.errors import CorruptError, IncompleteError, QuarantineLimit, error_named
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests
@@ -25,12 +25,14 @@ from segtasks.shards.recipe import Recipe, claim_recipe, read_recipe
 from segtasks.shards.records import ShardRecord, read_record
 from segtasks.shards.snapshot import Snapshot, latest_snapshot, publish, snapshot_of_plan
 from segtasks.shards.tables import read_table, write_table
+from segtasks.stages._isolate import find_poison
+from segtasks.stages._shard import work_item
 from segtasks.stages.config import StageConfig
 from segtasks.stages.progress import Progress
 from segtasks.stages.result import StageResult
 from segtasks.storage import Store
 
-passes = 3  # over units that failed; each pass tries a unit once
+passes = 3  # over units that failed; before the last one, those that ended their worker twice are taken apart
 footer_threads = 16
 
 
@@ -152,28 +154,56 @@ def _make(stage: Stage, plan: Plan, units: Sequence[Unit], engine: Engine, progr
         records = {record.path: record for record in found}
     tally = _Tally(stage, plan, len(units), progress)
     tally.start(records.values())
+    made = _Made(stage, engine, stage.make_worker(plan), records, tally, progress)
+    for attempt in range(passes):
+        todo = [unit for unit in units if unit.path not in records]
+        if not todo:
+            break
+        suspects = [unit for unit in todo if attempt == passes - 1 and made.ended_its_worker(unit)]
+        refused = find_poison(engine, made.make_worker, suspects) if suspects else {}
+        made.run([work_item(unit, refused=refused.get(unit.key)) for unit in todo])
     todo = [unit for unit in units if unit.path not in records]
-    computed = 0
-    failures: dict[str, Failed] = {}
-    make_worker = stage.make_worker(plan)
-    for _ in range(passes):
-        with closing(engine.map(make_worker, [unit.as_json() for unit in todo])) as outcomes:
+    if todo:
+        raise _incomplete(stage, len(units), todo, made.failures)
+    return [records[unit.path] for unit in units], made.computed
+
+
+class _Made:
+    """Maps work items and keeps what came of them."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        engine: Engine,
+        make_worker: WorkerFactory,
+        records: dict[str, ShardRecord],
+        tally: _Tally,
+        progress: Progress,
+    ) -> None:
+        self._stage, self._engine, self._tally, self._progress = stage, engine, tally, progress
+        self.make_worker, self.records = make_worker, records
+        self.failures: dict[str, Failed] = {}
+        self.computed = 0
+
+    def ended_its_worker(self, unit: Unit) -> bool:
+        failed = self.failures.get(unit.path)
+        return failed is not None and failed.how != "raised"
+
+    def run(self, items: Sequence[JSON]) -> None:
+        with closing(self._engine.map(self.make_worker, items)) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Done):
                     record = ShardRecord.from_json(outcome.result)
-                    records[record.path] = record
-                    failures.pop(record.path, None)
-                    computed += 1
-                    tally.add(record)
+                    self.records[record.path] = record
+                    self.failures.pop(record.path, None)
+                    self.computed += 1
+                    self._tally.add(record)
                 elif outcome.fatal:
                     raise error_named(outcome.error_type, outcome.error)
                 else:
-                    failures[Unit.from_json(outcome.item).path] = outcome
-                    progress({"event": "retry", "stage": stage.name, "unit": outcome.item["key"], "error": outcome.error})
-        todo = [unit for unit in units if unit.path not in records]
-        if not todo:
-            return [records[unit.path] for unit in units], computed
-    raise _incomplete(stage, len(units), todo, failures)
+                    unit = Unit.from_json(outcome.item["unit"])
+                    self.failures[unit.path] = outcome
+                    self._progress({"event": "retry", "stage": self._stage.name, "unit": unit.key, "error": outcome.error})
 
 
 def _incomplete(stage: Stage, total: int, todo: Sequence[Unit], failures: Mapping[str, Failed]) -> IncompleteError:

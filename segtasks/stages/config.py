@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from segtasks.config import Config, Plugin, execution
+from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
 from segtasks.spec import DecodePolicy, Resize
 from segtasks.training.config import TrainingConfig
@@ -26,6 +27,7 @@ class StageConfig(Config):
         {}, description="options by URL prefix (endpoint_url, profile, requester_pays, ...); names only, never secrets"
     )
     dry_run: bool = execution(False, description="print the plan and do nothing")
+    limits: Limits = execution(Limits(), description="what one image may take before it is tried alone, and refused if it does so again")
     max_quarantined: float = execution(
         1.0, ge=0, le=1, description="largest share of rows that may be quarantined; over it nothing is published (exit 3)"
     )
@@ -53,7 +55,7 @@ class PreprocessConfig(StageConfig, Selection):
     """Bring images and masks to one size, once, so that training does not."""
 
     data: str = execution(..., min_length=1, description="shard set of samples, optionally @snapshot")
-    resize: Resize | None = Field(default=None, description="size to bring images (area-averaged) and masks (nearest) to; none: as they are")
+    resize: Resize | None = Field(default=None, description="size to bring images (antialiased) and masks (nearest) to; none: as they are")
     encoding: Literal["png", "jpeg"] = Field(default="png", description="how the resized images are stored; png is lossless")
 
 
@@ -69,7 +71,9 @@ class InferConfig(StageConfig, Selection):
 
     data: str = execution(..., min_length=1, description="shard set of samples, optionally @snapshot")
     checkpoint: str = execution(..., min_length=1, description="a checkpoint folder or a training output; its digest is in the recipe")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: float32 on CPU, bfloat16 on CUDA; fixed in the plan")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: float32 on CPU, bfloat16 on CUDA; fixed in the recipe"
+    )
     backend: Literal["torch"] = Field(default="torch", description="what runs the model")
     class_map: dict[str, str] = Field(default_factory=dict, description="model class -> class of the output, to merge or rename classes")
     batch_size: int = execution(4, ge=1, description="images in a forward pass; changes no row")

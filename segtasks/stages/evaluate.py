@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from segtasks import plugins
 from segtasks.codecs.mask import decode_mask
 from segtasks.config import output_part
-from segtasks.engines import JSON, Engine
+from segtasks.engines import Engine
 from segtasks.errors import ConfigError, DataFault, InputError, LabelError, QualityBelowThreshold
 from segtasks.refs import Ref
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.records import ShardRecord
 from segtasks.shards.snapshot import Snapshot, open_snapshot
-from segtasks.shards.writer import ShardWriter, commit, ok, quarantined
+from segtasks.shards.writer import ok, quarantined
 from segtasks.spec import DatasetSpec
-from segtasks.stages._derive import propose_derived, read_unit
+from segtasks.stages._derive import Rows, propose_derived, read_unit
 from segtasks.stages._run import Stage, run
+from segtasks.stages._shard import ShardWorker
 from segtasks.stages.config import EvaluateConfig
 from segtasks.stages.preprocess import require_rows
 from segtasks.stages.progress import Progress, silent
@@ -71,7 +73,8 @@ def evaluate(config: EvaluateConfig, engine: Engine, progress: Progress = silent
     score = result.details.get("summary", {}).get("miou")
     if config.min_miou is not None and (score is None or score < config.min_miou):
         raise QualityBelowThreshold(
-            f"mIoU is {'undefined' if score is None else f'{score:.4f}'}, min_miou asks for {config.min_miou}; the evaluation is at {result.url}"
+            f"mIoU is {'undefined' if score is None else f'{score:.4f}'}, min_miou asks for {config.min_miou}; "
+            f"the evaluation is at {result.url}"
         )
     return result
 
@@ -100,26 +103,34 @@ class _Factory:
         return _Worker(self.config, self.plan, self.data)
 
 
-class _Worker:
+class _Worker(ShardWorker[dict[str, Any]]):
     """Joins a shard of predictions with the shard of samples it was made from."""
 
     def __init__(self, config: EvaluateConfig, plan: Plan, data: Ref) -> None:
+        super().__init__("evaluation/1", open_store(config.output, config.storage), plan, config.limits)
         assert plan.input is not None
         self._predictions = open_snapshot(plan.input, config.storage)
         self._data = open_snapshot(data, config.storage)
-        self._store = open_store(config.output, config.storage)
-        self._config, self._plan = config, plan
+        self._config = config
         self._table = lookup_table(self._predictions.spec, config.class_map, self._data.spec)
         self._max_pixels = self._data.spec.decode.max_pixels
 
-    def __call__(self, descriptor: JSON) -> JSON:
-        unit = Unit.from_json(descriptor)
-        predicted = read_unit(self._predictions, unit, ["image_id", "parent_id", "split", "mask"]).to_pylist()
-        truth = self._truth(unit)
-        metric = _metric(self._config, self._data.spec)
-        writer = ShardWriter("evaluation/1", self._plan.recipe, self._plan.number, unit)
-        writer.extend(self._row(row, truth, metric) for row in predicted)
-        return commit(self._store, *writer.finish(metric.state())).as_json()
+    def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
+        return Rows(read_unit(self._predictions, unit, ["image_id", "parent_id", "split", "mask"]))
+
+    def begin(self, unit: Unit) -> None:
+        self._true_masks = self._truth(unit)
+        self._metric = _metric(self._config, self._data.spec)
+
+    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        return map(self._row, inputs)
+
+    def summary(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._metric.state()
+        return state
+
+    def refuse(self, one: dict[str, Any], fault: DataFault) -> dict[str, Any]:
+        return quarantined({"image_id": one["image_id"], "parent_id": one["image_id"], "split": one["split"]}, fault)
 
     def _truth(self, unit: Unit) -> dict[str, bytes | None]:
         parent = self._predictions.records[unit.parent_shard].parent_shard
@@ -129,19 +140,20 @@ class _Worker:
         table = self._data.read(record, ["image_id", "mask"])
         return {row["image_id"]: (row["mask"] or {}).get("bytes") for row in table.to_pylist()}
 
-    def _row(self, row: dict[str, Any], truth: dict[str, bytes | None], metric: Any) -> dict[str, Any]:
-        own = {"image_id": row["image_id"], "parent_id": row["image_id"], "split": row["split"]}
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            encoded = truth.get(row["parent_id"])
+            encoded = self._true_masks.get(row["parent_id"])
             if encoded is None:
                 raise LabelError("there is no truth mask for this image")
             prediction = self._table[decode_mask(row["mask"]["bytes"], self._max_pixels)]
-            counts = metric.update(prediction, decode_mask(encoded, self._max_pixels))
+            counts = self._metric.update(prediction, decode_mask(encoded, self._max_pixels))
         except DataFault as fault:
-            return quarantined(own, fault)
+            return self.refuse(row, fault)
         return ok(
             {
-                **own,
+                "image_id": row["image_id"],
+                "parent_id": row["image_id"],
+                "split": row["split"],
                 "valid_pixels": counts.valid_pixels,
                 "intersection": list(counts.intersection),
                 "predicted": list(counts.predicted),

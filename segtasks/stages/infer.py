@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from segtasks.codecs.image import decode_image
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import output_part
-from segtasks.engines import JSON, Engine, available_cpus, device_for
+from segtasks.engines import Engine, available_cpus, device_for
 from segtasks.errors import ConfigError, DataFault
 from segtasks.inference.pipeline import predict_rows
 from segtasks.inference.predictor import Prediction, Predictor
@@ -19,10 +20,11 @@ from segtasks.shards.digest import content_id
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.snapshot import open_snapshot
-from segtasks.shards.writer import ShardWriter, commit, ok, quarantined
+from segtasks.shards.writer import ok, quarantined
 from segtasks.spec import DatasetSpec
-from segtasks.stages._derive import propose_derived, read_unit
+from segtasks.stages._derive import Rows, propose_derived, read_unit
 from segtasks.stages._run import Stage, run
+from segtasks.stages._shard import ShardWorker
 from segtasks.stages.config import InferConfig
 from segtasks.stages.preprocess import require_rows
 from segtasks.stages.progress import Progress, silent
@@ -101,14 +103,14 @@ class _Factory:
         return _Worker(self.config, self.plan, self.recipe, self.threads)
 
 
-class _Worker:
+class _Worker(ShardWorker[dict[str, Any]]):
     """Loads the model once; a shard goes through read, decode, predict, encode and write."""
 
     def __init__(self, config: InferConfig, plan: Plan, recipe: Recipe, threads: int) -> None:
+        super().__init__("predictions/1", open_store(config.output, config.storage), plan, config.limits)
         assert plan.input is not None
         self._parent = open_snapshot(plan.input, config.storage)
-        self._store = open_store(config.output, config.storage)
-        self._plan, self._spec = plan, recipe.spec
+        self._spec = recipe.spec
         loaded = load_checkpoint(config.checkpoint, config.storage)
         if model_facts(loaded.info) != recipe.resolved:
             raise ConfigError(f"the checkpoint at {config.checkpoint} is not the one that was planned with: it changed on the way")
@@ -121,21 +123,22 @@ class _Worker:
             class_map=config.class_map,
         )
 
-    def __call__(self, descriptor: JSON) -> JSON:
-        unit = Unit.from_json(descriptor)
-        table = read_unit(self._parent, unit, ["image_id", "split", "image"])
-        rows = (row for batch in table.to_batches(max_chunksize=16) for row in batch.to_pylist())
-        writer = ShardWriter("predictions/1", self._plan.recipe, self._plan.number, unit)
-        writer.extend(predict_rows(rows, self._predictor, self._decode, self._encode, threads=codec_threads))
-        return commit(self._store, *writer.finish()).as_json()
+    def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
+        return Rows(read_unit(self._parent, unit, ["image_id", "split", "image"]))
+
+    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        return predict_rows(inputs, self._predictor, self._decode, self._encode, threads=codec_threads)
+
+    def refuse(self, one: dict[str, Any], fault: DataFault) -> dict[str, Any]:
+        return quarantined({"image_id": one["image_id"], "parent_id": one["image_id"], "split": one["split"]}, fault)
 
     def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
         return decode_image(row["image"]["bytes"], self._parent.spec.decode).pixels
 
     def _encode(self, row: dict[str, Any], outcome: Prediction | DataFault) -> dict[str, Any]:
-        own = {"image_id": row["image_id"], "parent_id": row["image_id"], "split": row["split"]}
         if isinstance(outcome, DataFault):
-            return quarantined(own, outcome)
+            return self.refuse(row, outcome)
+        own = {"image_id": row["image_id"], "parent_id": row["image_id"], "split": row["split"]}
         return ok({**own, **_columns(outcome, row["image_id"], self._spec)})
 
 

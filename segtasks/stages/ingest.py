@@ -18,7 +18,7 @@ from segtasks import plugins
 from segtasks.codecs.image import decode_image
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import Plugin, output_part
-from segtasks.engines import JSON, Engine
+from segtasks.engines import Engine
 from segtasks.errors import DataFault, InputError, LabelError, MissingObject
 from segtasks.readers._base import Instance, RawSample, Reader, SourceItem
 from segtasks.shards.digest import digest_ids
@@ -27,10 +27,11 @@ from segtasks.shards.recipe import Recipe, read_recipe
 from segtasks.shards.schema import to_meta
 from segtasks.shards.snapshot import Snapshot
 from segtasks.shards.tables import read_table
-from segtasks.shards.writer import ShardWriter, commit, ok, quarantined
+from segtasks.shards.writer import ok, quarantined
 from segtasks.spec import DatasetSpec
 from segtasks.stages._ahead import map_ahead
 from segtasks.stages._run import Proposal, Stage, run
+from segtasks.stages._shard import ShardWorker
 from segtasks.stages.config import IngestConfig
 from segtasks.stages.progress import Progress, silent
 from segtasks.stages.result import StageResult
@@ -73,7 +74,7 @@ def ingest(config: IngestConfig, engine: Engine, progress: Progress = silent) ->
         store=store,
         recipe=recipe,
         propose=lambda latest: _propose(config, store, source, recipe, latest),
-        make_worker=lambda plan: _Factory(config, recipe, plan.number),
+        make_worker=lambda plan: _Factory(config, recipe, plan),
         source=source.url,
     )
     return run(stage, engine, progress)
@@ -202,46 +203,48 @@ class _Factory:
 
     config: IngestConfig
     recipe: Recipe
-    plan: int
+    plan: Plan
 
     def __call__(self) -> _Worker:
         return _Worker(self.config, self.recipe, self.plan)
 
 
-class _Worker:
+class _Worker(ShardWorker[SourceItem]):
     """Reads, checks and writes one shard."""
 
-    def __init__(self, config: IngestConfig, recipe: Recipe, plan: int) -> None:
-        self._store = open_store(config.output, config.storage)
+    def __init__(self, config: IngestConfig, recipe: Recipe, plan: Plan) -> None:
+        super().__init__("samples/1", open_store(config.output, config.storage), plan, config.limits)
         self._source = open_store(config.source, config.storage)
         self._reader = _open_reader(config.format, self._source, recipe.spec)
-        self._recipe_id, self._spec, self._plan = recipe.id, recipe.spec, plan
+        self._spec = recipe.spec
         self._manifest: tuple[str, pa.Table] = ("", None)
 
-    def __call__(self, descriptor: JSON) -> JSON:
-        unit = Unit.from_json(descriptor)
-        writer = ShardWriter("samples/1", self._recipe_id, self._plan, unit)
-        writer.extend(map_ahead(self._row, self._items(unit), threads=decode_threads, ahead=2 * decode_threads))
-        return commit(self._store, *writer.finish()).as_json()
-
-    def _items(self, unit: Unit) -> list[SourceItem]:
+    def inputs(self, unit: Unit) -> list[SourceItem]:
         if self._manifest[0] != unit.items:
             self._manifest = (unit.items, read_table(self._store, LISTS, unit.items))
         rows = self._manifest[1].slice(unit.first_item, unit.inputs).drop_columns(["unit"]).to_pylist()
         return [SourceItem(**{**row, "labels": json.loads(row["labels"])}) for row in rows]
 
-    def _row(self, item: SourceItem) -> dict[str, Any]:
-        row: dict[str, Any] = {
+    def make_rows(self, inputs: Iterable[SourceItem]) -> Iterator[dict[str, Any]]:
+        return map_ahead(self._row, inputs, threads=decode_threads, ahead=2 * decode_threads)
+
+    def refuse(self, one: SourceItem, fault: DataFault) -> dict[str, Any]:
+        return quarantined(self._origin(one), fault)
+
+    def _origin(self, item: SourceItem) -> dict[str, Any]:
+        return {
             "image_id": item.image_id,
             "group_id": item.group_id,
             "split": item.split,
             "source_uri": self._source.url_of(item.path),
             "source_version": item.version,
         }
+
+    def _row(self, item: SourceItem) -> dict[str, Any]:
         try:
-            return ok({**row, **self._read(item)})
+            return ok({**self._origin(item), **self._read(item)})
         except DataFault as fault:
-            return quarantined(row, fault)
+            return self.refuse(item, fault)
 
     def _read(self, item: SourceItem) -> dict[str, Any]:
         try:
@@ -278,9 +281,7 @@ def check_values(mask: NDArray[Any], spec: DatasetSpec) -> None:
     values = np.unique(mask)
     strange = [int(value) for value in values if value >= spec.num_classes and value != spec.ignore_index]
     if strange:
-        raise LabelError(
-            f"the mask holds {strange[:8]}; classes are 0..{spec.num_classes - 1} and {spec.ignore_index} means ignore"
-        )
+        raise LabelError(f"the mask holds {strange[:8]}; classes are 0..{spec.num_classes - 1} and {spec.ignore_index} means ignore")
 
 
 def _instance(instance: Instance, height: int, width: int) -> dict[str, Any]:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from segtasks.codecs.image import decode_image, encode_jpeg, encode_png
 from segtasks.codecs.mask import decode_mask, encode_mask
 from segtasks.config import output_part
-from segtasks.engines import JSON, Engine
+from segtasks.engines import Engine
 from segtasks.errors import DataFault, InputError
-from segtasks.refs import Ref
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.snapshot import Snapshot, open_snapshot
-from segtasks.shards.writer import ShardWriter, commit, ok, quarantined
+from segtasks.shards.writer import ok, quarantined
 from segtasks.spec import DatasetSpec, Resize
 from segtasks.stages._ahead import map_ahead
-from segtasks.stages._derive import propose_derived, read_unit
+from segtasks.stages._derive import Rows, propose_derived, read_unit
 from segtasks.stages._run import Stage, run
+from segtasks.stages._shard import ShardWorker
 from segtasks.stages.config import PreprocessConfig
 from segtasks.stages.progress import Progress, silent
 from segtasks.stages.result import StageResult
@@ -71,28 +72,29 @@ class _Factory:
         return _Worker(self.config, self.plan, self.spec)
 
 
-class _Worker:
+class _Worker(ShardWorker[dict[str, Any]]):
     def __init__(self, config: PreprocessConfig, plan: Plan, spec: DatasetSpec) -> None:
+        super().__init__("samples/1", open_store(config.output, config.storage), plan, config.limits)
         assert plan.input is not None
         self._parent = open_snapshot(plan.input, config.storage)
-        self._store = open_store(config.output, config.storage)
-        self._config, self._plan, self._spec = config, plan, spec
+        self._config, self._spec = config, spec
 
-    def __call__(self, descriptor: JSON) -> JSON:
-        unit = Unit.from_json(descriptor)
-        rows = read_unit(self._parent, unit, _COLUMNS).to_pylist()
-        writer = ShardWriter("samples/1", self._plan.recipe, self._plan.number, unit)
-        writer.extend(map_ahead(self._row, rows, threads=threads, ahead=2 * threads))
-        return commit(self._store, *writer.finish()).as_json()
+    def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
+        return Rows(read_unit(self._parent, unit, _COLUMNS))
+
+    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        return map_ahead(self._row, inputs, threads=threads, ahead=2 * threads)
+
+    def refuse(self, one: dict[str, Any], fault: DataFault) -> dict[str, Any]:
+        return quarantined({name: one[name] for name in _KEPT}, fault)
 
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         if self._config.resize is None:
             return ok(row)
-        kept = {name: row[name] for name in _KEPT}
         try:
             return ok({**row, **self._resized(row, self._config.resize)})
         except DataFault as fault:
-            return quarantined(kept, fault)
+            return self.refuse(row, fault)
 
     def _resized(self, row: dict[str, Any], size: Resize) -> dict[str, Any]:
         pixels = resize_image(decode_image(row["image"]["bytes"], self._parent.spec.decode).pixels, size.height, size.width)

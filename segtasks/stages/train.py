@@ -127,4 +127,3 @@ class _Job:
         initial = load_checkpoint(config.init_from, config.storage) if config.init_from else None
         checkpoints = Checkpoints(store.child(FOLDER), keep=config.keep_checkpoints)
         return fit(config, self.spec, data, rank, checkpoints, initial)
-

@@ -94,5 +94,5 @@ def test_mistakes_in_the_engines_settings_are_said_clearly() -> None:
         open_engine(EngineConfig(name="local", address="auto"))
     with pytest.raises(ConfigError, match=r"Ray cannot be reached at 127.0.0.1:1: .*refused"):
         _require_reachable("127.0.0.1:1")
-    with pytest.raises(ConfigError, match="Ray cannot be reached at ray://127.0.0.1:1"):
+    with pytest.raises(ConfigError, match=r"Ray cannot be reached at ray://127\.0\.0\.1:1"):
         _require_reachable("ray://127.0.0.1:1")

@@ -40,7 +40,9 @@ def plan(store: Store, of: Recipe, units: list[Unit], number: int = 1) -> Plan:
     )
 
 
-def make_shard(store: Store, of: Recipe, ids: list[str], *, split: str = "train", bad: frozenset[str] = frozenset(), meta: str = "a") -> ShardRecord:
+def make_shard(
+    store: Store, of: Recipe, ids: list[str], *, split: str = "train", bad: frozenset[str] = frozenset(), meta: str = "a"
+) -> ShardRecord:
     writer = ShardWriter("samples/1", of.id, 1, unit(of, ids, split))
     for item in ids:
         row = {"image_id": item, "split": split, "meta": [{"key": "camera", "value": meta}]}

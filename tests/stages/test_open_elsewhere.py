@@ -38,7 +38,9 @@ def test_pyarrow_reads_them(paths: list[str]) -> None:
 def test_duckdb_reads_them(paths: list[str]) -> None:
     import duckdb
 
-    rows = duckdb.sql(f"select image_id, octet_length(mask.bytes) n, len(meta) m from read_parquet('{paths[0]}') where status = 'ok'").fetchall()
+    rows = duckdb.sql(
+        f"select image_id, octet_length(mask.bytes) n, len(meta) m from read_parquet('{paths[0]}') where status = 'ok'"
+    ).fetchall()
     assert len(rows) == 8
     assert all(size > 50 for _, size, _ in rows)
     assert duckdb.sql(f"select sum(list_sum(class_pixels)) from read_parquet('{paths[1]}')").fetchall() == [(8 * 24 * 32,)]
@@ -54,9 +56,7 @@ def test_polars_reads_them(paths: list[str]) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_hugging_face_datasets_shows_masks_as_images(
-    paths: list[str], which: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hugging_face_datasets_shows_masks_as_images(paths: list[str], which: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 

@@ -22,7 +22,13 @@ from segtasks.stages.result import StageResult
 from segtasks.stages.train import train
 
 PALETTE = [(0, 0, 0), (200, 30, 30), (30, 200, 30)] + [(0, 0, 0)] * 253
-SPEC = "name: blobs\nclasses:\n- {name: ground, color: [0, 0, 0]}\n- {name: red, color: [200, 30, 30]}\n- {name: green, color: [30, 200, 30]}\n"
+SPEC = """
+name: blobs
+classes:
+- {name: ground, color: [0, 0, 0]}
+- {name: red, color: [200, 30, 30]}
+- {name: green, color: [30, 200, 30]}
+"""
 inline = EngineConfig(name="local", workers=0)
 
 
@@ -45,17 +51,17 @@ def write_images(root: Path, count: int, *, split: str = "train", start: int = 0
         (root / "masks" / split / f"i{number:04d}.png").write_bytes(encode_mask(mask, PALETTE))
 
 
-def run_ingest(root: Path, output: Path | str, engine: Engine | None = None, **settings: Any) -> StageResult:
+def run_ingest(root: Path, output: Path | str, runner: Engine | None = None, **settings: Any) -> StageResult:
     config = IngestConfig.model_validate({"source": str(root), "format": "folder", "output": str(output), "engine": inline, **settings})
-    return ingest(config, engine or open_engine(inline))
+    return ingest(config, runner or open_engine(inline))
 
 
-def run_preprocess(data: Path, output: Path, engine: Engine | None = None, **settings: Any) -> StageResult:
+def run_preprocess(data: Path, output: Path, runner: Engine | None = None, **settings: Any) -> StageResult:
     config = PreprocessConfig.model_validate({"data": str(data), "output": str(output), "engine": inline, **settings})
-    return preprocess(config, engine or open_engine(inline))
+    return preprocess(config, runner or open_engine(inline))
 
 
-def run_train(data: Path, output: Path, engine: Engine | None = None, **settings: Any) -> StageResult:
+def run_train(data: Path, output: Path, runner: Engine | None = None, **settings: Any) -> StageResult:
     base = {
         "data": str(data),
         "output": str(output),
@@ -66,17 +72,17 @@ def run_train(data: Path, output: Path, engine: Engine | None = None, **settings
         "val_split": None,
         "ema": None,
     }
-    return train(TrainConfig.model_validate({**base, **settings}), engine or open_engine(inline))
+    return train(TrainConfig.model_validate({**base, **settings}), runner or open_engine(inline))
 
 
-def run_infer(data: Path | str, checkpoint: Path, output: Path | str, engine: Engine | None = None, **settings: Any) -> StageResult:
+def run_infer(data: Path | str, checkpoint: Path, output: Path | str, runner: Engine | None = None, **settings: Any) -> StageResult:
     base = {"data": str(data), "checkpoint": str(checkpoint), "output": str(output), "engine": inline}
-    return infer(InferConfig.model_validate({**base, **settings}), engine or open_engine(inline))
+    return infer(InferConfig.model_validate({**base, **settings}), runner or open_engine(inline))
 
 
-def run_evaluate(predictions: Path, data: Path, output: Path, engine: Engine | None = None, **settings: Any) -> StageResult:
+def run_evaluate(predictions: Path, data: Path, output: Path, runner: Engine | None = None, **settings: Any) -> StageResult:
     base = {"predictions": str(predictions), "data": str(data), "output": str(output), "engine": inline}
-    return evaluate(EvaluateConfig.model_validate({**base, **settings}), engine or open_engine(inline))
+    return evaluate(EvaluateConfig.model_validate({**base, **settings}), runner or open_engine(inline))
 
 
 @functools.cache

@@ -19,8 +19,9 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from segtasks.engines import _watch
 from segtasks.engines._base import JSON, Done, Failed, Rank, Report, WorkerFactory
-from segtasks.engines._worker import available_cpus, device_for, failure, one_line
+from segtasks.engines._worker import available_cpus, device_for, failure, how_it_died, one_line
 from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError, SegtasksError
 
@@ -56,9 +57,7 @@ class RayEngine:
             if self._config.address is None:
                 # one logical CPU more than there are: the workers may use every core, and Ray's own actors still find a place
                 cpus = max(available_cpus(), self._config.workers or 0) + 1
-                ray.init(
-                    address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_object_store_bytes, **common
-                )
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_object_store_bytes, **common)
             else:
                 ray.init(address=self._config.address, **common)
         except (ConnectionError, RayError, ValueError) as error:
@@ -111,7 +110,8 @@ class RayEngine:
                         for waiting_item in again:
                             pending[fresh.run.remote(waiting_item)] = (fresh, waiting_item)
                         give(fresh)
-                        yield Failed(item, "died", "WorkerDied", f"the worker process died ({one_line(error)})")
+                        how = how_it_died(_exit_code(error))
+                        yield Failed(item, how, "WorkerDied", f"the worker process died ({one_line(error)})")
                         continue
                     except RayTaskError as error:
                         yield failure(item, error.cause if isinstance(error.cause, Exception) else error)
@@ -172,6 +172,12 @@ class RayEngine:
         self._started = False
 
 
+def _exit_code(error: RayActorError) -> int | None:
+    """The exit code of a dead worker process, which Ray gives in words only."""
+    match = re.search(r"exit code (\d+)", str(error))
+    return int(match[1]) if match else None
+
+
 def _require_reachable(address: str | None) -> None:
     """Ray itself tries an address that nobody listens on for more than a minute."""
     match = re.fullmatch(r"(?:ray://)?\[?([^\]/]+?)\]?:(\d+)", address or "")
@@ -193,6 +199,7 @@ class _Worker:
     def __init__(self, factory: list[Any]) -> None:
         self._factory = factory[0]
         self._worker: Any = None
+        _watch.killable = True
 
     def run(self, item: JSON) -> tuple[str, Any]:
         try:

@@ -1,0 +1,112 @@
+"""An engine is opened when there is work, and a signal gets through while it waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from segtasks.engines import Done
+from segtasks.engines.config import EngineConfig
+from segtasks.engines.lazy import LazyEngine, aside, sigterm_kept
+from segtasks.errors import ConfigError
+
+
+class Terminated(BaseException):
+    """What Prefect's handler raises is neither SystemExit nor KeyboardInterrupt."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    def handler(*_: object) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def make_doubler() -> Callable[[dict[str, int]], dict[str, int]]:
+    return lambda item: {"twice": 2 * item["n"]}
+
+
+def test_without_items_nothing_is_opened_even_where_it_could_not_be() -> None:
+    impossible = LazyEngine(EngineConfig(name="local", address="nowhere:1", workers=2))
+    assert impossible.workers == 2
+    assert list(impossible.map(make_doubler, [])) == []
+    with pytest.raises(ConfigError, match="engine local has no address"):
+        list(impossible.map(make_doubler, [{"n": 1}]))
+
+
+def test_with_items_it_maps_like_the_engine_it_opens() -> None:
+    engine = LazyEngine(EngineConfig(name="local", workers=0))
+    items = [{"n": 1}, {"n": 2}]
+    assert list(engine.map(make_doubler, items)) == [Done({"n": 1}, {"twice": 2}), Done({"n": 2}, {"twice": 4})]
+    engine.close()
+    assert len(list(engine.map(make_doubler, items))) == 2
+
+
+def test_what_a_handler_raises_ends_the_wait_and_interrupts_the_call() -> None:
+    released = threading.Event()
+    entered = threading.Event()
+    ended = threading.Event()
+
+    def blocks() -> None:
+        entered.set()
+        released.wait(30)
+        ended.set()
+
+    def terminate() -> None:
+        entered.wait(30)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with sigterm_raises():
+        threading.Thread(target=terminate).start()
+        with pytest.raises(Terminated):
+            aside(blocks, released.set)
+    assert ended.is_set()
+
+
+def test_a_result_and_an_exception_come_back_from_the_thread() -> None:
+    assert aside(lambda: 3, lambda: None) == 3
+    with pytest.raises(KeyError, match="missing"):
+        aside(lambda: {}["missing"], lambda: None)
+
+
+def test_the_handler_of_sigterm_outlives_code_that_replaces_it() -> None:
+    with sigterm_raises():
+        before = signal.getsignal(signal.SIGTERM)
+        with sigterm_kept():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def make_sleeper() -> Callable[[dict[str, int]], dict[str, int]]:
+    def sleep(item: dict[str, int]) -> dict[str, int]:
+        time.sleep(600)
+        return item
+
+    return sleep
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_wait_for_ray_and_frees_its_workers() -> None:
+    import ray
+
+    engine = LazyEngine(EngineConfig(name="ray", workers=1))
+    with sigterm_raises(), suppress(Terminated):
+        outcomes = engine.map(make_sleeper, [{"n": 1}])
+        threading.Timer(10, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+        started = time.monotonic()
+        with pytest.raises(Terminated):
+            next(outcomes)
+        assert time.monotonic() - started < 30
+        outcomes.close()
+    assert not ray.is_initialized()
