@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from segtasks.config import Config
 
-
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
 from segtasks.engines import open_engine
 from segtasks.engines._base import JSON, Done, Engine, Failed, Rank, Report, WorkerFactory
 from segtasks.engines.config import EngineConfig
-
 
 T = TypeVar("T")
 _grace_s = 10.0
@@ -46,7 +45,7 @@ class LazyEngine:
             while (outcome := self._waiting(lambda: next(outcomes, _end))) is not _end:
                 yield outcome
         finally:
-            if not outcomes.gi_running:  # else `close` has ended its thread, or is about to
+            with suppress(ValueError):  # still running in its thread, which `close` is ending
                 outcomes.close()
 
     def train(self, function: Callable[[Rank], JSON], world: int, report: Report) -> JSON:

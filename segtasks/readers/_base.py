@@ -2,7 +2,8 @@
 
 A reader module has `Config` (frozen pydantic) and `build(config, source, spec=None) -> Reader`. `source` is a `Store` rooted at
 the data set's URL; paths are POSIX and relative to it. `spec` is what `spec()` gave when the output was first planned: with it
-nothing is inferred again, so that a source that grows, and every worker, keeps the same classes. A reader maps its source's label values onto class indices and `ignore_index`.
+nothing is inferred again, so that a source that grows, and every worker, keeps the same classes. A reader maps its source's
+label values onto class indices and `ignore_index`.
 """
 
 from __future__ import annotations

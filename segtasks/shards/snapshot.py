@@ -24,8 +24,8 @@ from segtasks.config import Config, validate
 from segtasks.errors import ConfigError, CorruptError, InputError, did_you_mean
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests, canonical_json, digest_ids, subtract_digest
-from segtasks.shards.records import LIST, ShardRecord
 from segtasks.shards.recipe import Recipe, require_recipe
+from segtasks.shards.records import LIST, ShardRecord
 from segtasks.shards.schema import BLOBS, schema_named
 from segtasks.shards.tables import read_table, write_table
 from segtasks.shards.writer import OK, QUARANTINED

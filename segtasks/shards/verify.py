@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
@@ -94,7 +95,7 @@ def check_shard(snapshot: Snapshot, record: ShardRecord) -> tuple[list[str], set
         problems.append(f"has {len(data)} bytes; the list says {record.bytes}")
     try:
         file = pq.ParquetFile(io.BytesIO(data))
-    except Exception as error:
+    except (pa.ArrowException, OSError) as error:
         return [*problems, f"is not readable as Parquet: {error}"], set()
     footer_bytes = int.from_bytes(data[-8:-4], "little") + 8
     content = memoryview(data)[: len(data) - footer_bytes]
@@ -107,7 +108,7 @@ def check_shard(snapshot: Snapshot, record: ShardRecord) -> tuple[list[str], set
     key = "parent_id" if "parent_id" in schema.names else "image_id"
     try:
         table = file.read(columns=[key, "status"])
-    except Exception as error:
+    except (pa.ArrowException, OSError) as error:
         return [*problems, f"cannot be read: {error}"], set()
     ids = table[key].to_pylist()
     refused = table["status"].to_pylist().count(QUARANTINED)

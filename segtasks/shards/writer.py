@@ -72,7 +72,7 @@ class ShardWriter:
         self._total_bytes += size
         if self._total_bytes > hard_cap_bytes:
             raise StorageError(
-                f"shard {self._unit.key} has more than {hard_cap_bytes >> 20} MiB; needed: smaller shards (shard_bytes, shard_rows of ingest)"
+                f"shard {self._unit.key} has more than {hard_cap_bytes >> 20} MiB; needed: smaller shards (shard_bytes of ingest)"
             )
         if self._waiting_bytes >= row_group_bytes:
             self._flush()

@@ -11,8 +11,10 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ from segtasks.storage._options import StorageOptions, check_options, check_url, 
 
 max_object_bytes = 256 << 20  # hard cap of one create-only PUT; also the chunk size, so that no client goes multipart
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_PROBE = ".segtasks-probe-"
 _memory_lock = threading.Lock()
 
 
@@ -34,6 +37,7 @@ class Entry:
     path: str
     size: int
     version: str
+    modified: float = 0.0  # seconds since the epoch, by the store's clock; 0 where the store does not say
 
 
 def open_store(url: str, storage: StorageOptions | None = None) -> Store:
@@ -131,7 +135,12 @@ class Store:
             if info.get("type") == "directory":
                 continue
             version = info.get("ETag") or info.get("etag") or info.get("generation") or info.get("created") or ""
-            yield Entry(key[len(root) :].lstrip("/"), int(info["size"]), str(version).strip('"') or str(info["size"]))
+            path = key[len(root) :].lstrip("/")
+            yield Entry(path, int(info["size"]), str(version).strip('"') or str(info["size"]), _modified(info))
+
+    def leftovers(self) -> Iterator[Entry]:
+        """Probes and temporary files that a killed process left behind; `list` of a local store passes over them."""
+        return (entry for entry in self.list() if entry.path.rpartition("/")[2].startswith(_PROBE))
 
     def create(self, path: str, data: bytes) -> bool:
         """Write the object if there is none of that name: True if this call made it (or an equal one), False if another did.
@@ -179,7 +188,7 @@ class Store:
 
     def probe(self) -> None:
         """Refuse a store that lets a second create-only write of the same name through."""
-        path = f".segtasks-probe-{uuid.uuid4().hex}"
+        path = f"{_PROBE}{uuid.uuid4().hex}"
         try:
             first = self.create(path, b"first")
             second = self.create(path, b"second")
@@ -190,6 +199,19 @@ class Store:
                 f"{self.url} let a second create-only write of the same object through, so that two runs could overwrite each other; "
                 "needed: a store with conditional writes (S3 If-None-Match, GCS ifGenerationMatch, Azure ETag conditions, a local disk)"
             )
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """When a listed object was written: every backend has its own word for it, and some give text."""
+    for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
+        value = info.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return 0.0
 
 
 class LocalStore(Store):
@@ -232,9 +254,12 @@ class LocalStore(Store):
             raise translate(error, f"looking up {self.url_of(path)}") from error
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        yield from self._walk(self._file(prefix.rstrip("/")), prefix.rstrip("/"))
+        yield from self._walk(self._file(prefix.rstrip("/")), prefix.rstrip("/"), temporary=False)
 
-    def _walk(self, folder: str, relative: str) -> Iterator[Entry]:
+    def leftovers(self) -> Iterator[Entry]:
+        yield from self._walk(self.url, "", temporary=True)
+
+    def _walk(self, folder: str, relative: str, *, temporary: bool) -> Iterator[Entry]:
         try:
             with os.scandir(folder) as found:
                 # a folder sorts as its name with a slash, so that the whole listing is in the order of full paths
@@ -246,13 +271,13 @@ class LocalStore(Store):
         for entry in entries:
             path = f"{relative}/{entry.name}" if relative else entry.name
             if entry.is_dir():
-                yield from self._walk(entry.path, path)
-            elif not entry.name.startswith(".tmp-"):
+                yield from self._walk(entry.path, path, temporary=temporary)
+            elif entry.name.startswith((".tmp-", _PROBE)) == temporary:
                 try:
                     stat = entry.stat()
                 except FileNotFoundError:  # a dangling link, or removed while listing
                     continue
-                yield Entry(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+                yield Entry(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
 
     def _put(self, path: str, data: bytes) -> None:
         target = self._file(path)
@@ -273,10 +298,8 @@ class LocalStore(Store):
                 ) from error
             raise
         finally:
-            try:
+            with suppress(FileNotFoundError):
                 os.unlink(temporary)
-            except FileNotFoundError:
-                pass
         _sync_folder(folder)
 
     def replace(self, path: str, data: bytes) -> None:

@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -88,8 +89,9 @@ def test_the_handler_of_sigterm_outlives_code_that_replaces_it() -> None:
         assert signal.getsignal(signal.SIGTERM) is before
 
 
-def make_sleeper() -> Callable[[dict[str, int]], dict[str, int]]:
-    def sleep(item: dict[str, int]) -> dict[str, int]:
+def make_sleeper() -> Callable[[dict[str, str]], dict[str, str]]:
+    def sleep(item: dict[str, str]) -> dict[str, str]:
+        Path(item["started"]).touch()
         time.sleep(600)
         return item
 
@@ -97,16 +99,23 @@ def make_sleeper() -> Callable[[dict[str, int]], dict[str, int]]:
 
 
 @pytest.mark.slow
-def test_a_signal_ends_a_wait_for_ray_and_frees_its_workers() -> None:
+def test_a_signal_ends_a_wait_for_ray_and_frees_its_workers(tmp_path: Path) -> None:
     import ray
 
+    started = tmp_path / "started"
+
+    def terminate() -> None:
+        deadline = time.monotonic() + 120
+        while not started.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     engine = LazyEngine(EngineConfig(name="ray", workers=1))
-    with sigterm_raises(), suppress(Terminated):
-        outcomes = engine.map(make_sleeper, [{"n": 1}])
-        threading.Timer(10, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-        started = time.monotonic()
+    with sigterm_raises():
+        outcomes = engine.map(make_sleeper, [{"started": str(started)}])
+        threading.Thread(target=terminate).start()
         with pytest.raises(Terminated):
             next(outcomes)
-        assert time.monotonic() - started < 30
         outcomes.close()
+    assert started.exists()
     assert not ray.is_initialized()

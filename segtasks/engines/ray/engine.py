@@ -12,6 +12,7 @@ import re
 import socket
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -82,45 +83,42 @@ class RayEngine:
         if not items:
             return
         factory = ray.put(make_worker)
-        pending: dict[Any, tuple[ActorHandle[Any], JSON]] = {}
         waiting = iter(items)
-        actors = [self._start_actor(factory) for _ in range(min(self.workers, len(items)))]
+        # each actor's items in the order it works on them
+        queues: dict[ActorHandle[Any], deque[tuple[Any, JSON]]] = {}
 
-        def give(actor: ActorHandle[Any]) -> None:
-            if (item := next(waiting, None)) is not None:
-                pending[actor.run.remote(item)] = (actor, item)
+        def give(actor: ActorHandle[Any], item: JSON | None) -> None:
+            if item is not None:
+                queues[actor].append((actor.run.remote(item), item))
 
         try:
+            for _ in range(min(self.workers, len(items))):
+                queues[self._start_actor(factory)] = deque()
             for _ in range(_items_ahead):
-                for actor in actors:
-                    give(actor)
-            while pending:
-                ready, _ = ray.wait(list(pending), num_returns=1)
-                for reference in ready:
-                    actor, item = pending.pop(reference)
-                    try:
-                        kind, value = ray.get(reference)
-                    except RayActorError as error:
-                        actors.remove(actor)
-                        self._actors.discard(actor)
-                        # what was queued behind the fatal item goes to the new actor, untried
-                        queued = [key for key, (owner, _) in pending.items() if owner is actor]
-                        again = [pending.pop(key)[1] for key in queued]
-                        actors.append(fresh := self._start_actor(factory))
-                        for waiting_item in again:
-                            pending[fresh.run.remote(waiting_item)] = (fresh, waiting_item)
-                        give(fresh)
-                        how = how_it_died(_exit_code(error))
-                        yield Failed(item, how, "WorkerDied", f"the worker process died ({one_line(error)})")
-                        continue
-                    except RayTaskError as error:
-                        yield failure(item, error.cause if isinstance(error.cause, Exception) else error)
-                        give(actor)
-                        continue
-                    yield Done(item, value) if kind == "done" else value
-                    give(actor)
+                for actor in queues:
+                    give(actor, next(waiting, None))
+            while heads := {queue[0][0]: actor for actor, queue in queues.items() if queue}:
+                # only heads are waited for: when an actor dies, every item in its queue fails, but only the first was at work
+                ready, _ = ray.wait(list(heads), num_returns=1)
+                actor = heads[ready[0]]
+                reference, item = queues[actor].popleft()
+                try:
+                    kind, value = ray.get(reference)
+                except RayActorError as error:
+                    queued = queues.pop(actor)
+                    self._actors.discard(actor)
+                    fresh = self._start_actor(factory)
+                    queues[fresh] = deque()
+                    for untried in (*(one for _, one in queued), next(waiting, None)):
+                        give(fresh, untried)
+                    yield Failed(item, how_it_died(_exit_code(error)), "WorkerDied", f"the worker process died ({one_line(error)})")
+                    continue
+                except RayTaskError as error:
+                    kind, value = "failed", failure(item, error.cause if isinstance(error.cause, Exception) else error)
+                give(actor, next(waiting, None))
+                yield Done(item, value) if kind == "done" else value
         finally:
-            for actor in actors:
+            for actor in queues:
                 self._stop_actor(actor)
 
     def _start_actor(self, factory: Any) -> ActorHandle[Any]:
