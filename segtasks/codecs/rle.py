@@ -36,9 +36,12 @@ def encode(mask: NDArray[np.bool_]) -> bytes:
 
 
 def decode(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
-    """The mask HxW; `LabelError` where the counts are malformed or cover more or fewer pixels than the image has."""
+    """The mask HxW, column-major in memory as the runs are.
+
+    `LabelError` where the counts are malformed or cover more or fewer pixels than the image has.
+    """
     try:
-        mask: NDArray[np.bool_] = np.ascontiguousarray(rlemasklib.decode(_rle(counts, height, width))).view(np.bool_)
+        mask: NDArray[np.bool_] = rlemasklib.decode(_rle(counts, height, width)).view(np.bool_)
     except ValueError as error:
         raise _bad(counts, height, width, error) from error
     return mask
