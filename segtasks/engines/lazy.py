@@ -40,12 +40,14 @@ class LazyEngine:
     def map(self, make_worker: WorkerFactory, items: Sequence[JSON]) -> Generator[Done | Failed, None, None]:
         if not items:
             return
-        outcomes = self._open().map(make_worker, items)
+        engine = self._open()
+        outcomes = engine.map(make_worker, items)
         try:
             while (outcome := self._waiting(lambda: next(outcomes, _end))) is not _end:
                 yield outcome
         finally:
-            with suppress(ValueError):  # still running in its thread, which `close` is ending
+            # of an engine that a signal has closed nothing is left to stop, and what says so is noise
+            with suppress(*(() if self._engine is engine else (Exception,))):
                 outcomes.close()
 
     def train(self, function: Callable[[Rank], JSON], world: int, report: Report) -> JSON:
@@ -79,8 +81,8 @@ def aside(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=copy_context().run, args=(run,), name="segtasks-engine", daemon=True)
-    thread.start()
     try:
+        thread.start()
         thread.join()
     except BaseException:
         interrupt()
