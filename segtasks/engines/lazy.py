@@ -19,6 +19,7 @@ from segtasks.engines.config import EngineConfig
 
 T = TypeVar("T")
 _grace_s = 10.0
+_look_every_s = 0.2
 _end: Any = object()
 
 
@@ -83,7 +84,8 @@ def aside(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
     thread = threading.Thread(target=copy_context().run, args=(run,), name="segtasks-engine", daemon=True)
     try:
         thread.start()
-        thread.join()
+        while thread.is_alive():
+            thread.join(_look_every_s)  # a signal just before a wait does not end it: waits are short
     except BaseException:
         interrupt()
         thread.join(_grace_s)
