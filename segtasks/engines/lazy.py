@@ -74,21 +74,24 @@ def aside(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
     """Run `call` in a thread and wait where signals are seen. What a signal's handler raises ends the wait, after `interrupt`."""
     results: list[T] = []
     errors: list[BaseException] = []
+    done = threading.Event()  # not `Thread.join`, which takes the thread for ended when a handler raises in it
 
     def run() -> None:
         try:
             results.append(call())
         except BaseException as error:
             errors.append(error)
+        finally:
+            done.set()
 
     thread = threading.Thread(target=copy_context().run, args=(run,), name="segtasks-engine", daemon=True)
     try:
         thread.start()
-        while thread.is_alive():
-            thread.join(_look_every_s)  # a signal just before a wait does not end it: waits are short
+        while not done.wait(_look_every_s):
+            pass  # a signal that comes just before a wait does not end it, so waits are short
     except BaseException:
         interrupt()
-        thread.join(_grace_s)
+        done.wait(_grace_s)
         raise
     if errors:
         raise errors[0]
