@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from segtasks.config import Config, execution
 
@@ -17,6 +18,7 @@ _page_bytes = os.sysconf("SC_PAGE_SIZE")
 _lock_held_seconds = 5.0  # beyond the limit: by then the thread below has had its chance
 
 killable = False  # set in worker processes; the driver must never end itself
+farewell: Callable[[int], None] | None = None  # told the exit code just before, where the engine cannot see it otherwise
 
 
 class Limits(Config):
@@ -53,9 +55,15 @@ class Watch:
     def _run(self) -> None:
         while not self._stop.wait(_poll_seconds):
             if time.monotonic() - self._last > self._limits.seconds:
-                os._exit(TIMED_OUT)
+                _leave(TIMED_OUT)
             if self._limits.memory_bytes is not None and resident_bytes() > self._limits.memory_bytes:
-                os._exit(OUT_OF_MEMORY)
+                _leave(OUT_OF_MEMORY)
+
+
+def _leave(code: int) -> None:
+    if farewell is not None:
+        farewell(code)
+    os._exit(code)
 
 
 def resident_bytes() -> int:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -28,6 +29,7 @@ from segtasks.errors import ConfigError, SegtasksError
 
 log = logging.getLogger(__name__)
 _object_store_bytes = 128 << 20  # of a local cluster: nothing large ever crosses it
+_farewell_seconds = 2.0
 _items_ahead = 2  # a worker finds its next item waiting
 
 
@@ -83,6 +85,7 @@ class RayEngine:
         if not items:
             return
         factory = ray.put(make_worker)
+        mailbox = _Events.options(num_cpus=0).remote()  # type: ignore[attr-defined]
         waiting = iter(items)
         # each actor's items in the order it works on them
         queues: dict[ActorHandle[Any], deque[tuple[Any, JSON]]] = {}
@@ -93,7 +96,7 @@ class RayEngine:
 
         try:
             for _ in range(min(self.workers, len(items))):
-                queues[self._start_actor(factory)] = deque()
+                queues[self._start_actor(factory, mailbox)] = deque()
             for _ in range(_items_ahead):
                 for actor in queues:
                     give(actor, next(waiting, None))
@@ -107,11 +110,13 @@ class RayEngine:
                 except RayActorError as error:
                     queued = queues.pop(actor)
                     self._actors.discard(actor)
-                    fresh = self._start_actor(factory)
+                    fresh = self._start_actor(factory, mailbox)
                     queues[fresh] = deque()
                     for untried in (*(one for _, one in queued), next(waiting, None)):
                         give(fresh, untried)
-                    yield Failed(item, how_it_died(_exit_code(error)), "WorkerDied", f"the worker process died ({one_line(error)})")
+                    codes = dict(ray.get(mailbox.take.remote()))
+                    how = how_it_died(codes.get(actor._actor_id.hex()))
+                    yield Failed(item, how, "WorkerDied", f"the worker process died ({one_line(error)})")
                     continue
                 except RayTaskError as error:
                     kind, value = "failed", failure(item, error.cause if isinstance(error.cause, Exception) else error)
@@ -120,10 +125,11 @@ class RayEngine:
         finally:
             for actor in queues:
                 self._stop_actor(actor)
+            ray.kill(mailbox)
 
-    def _start_actor(self, factory: Any) -> ActorHandle[Any]:
+    def _start_actor(self, factory: Any, mailbox: Any) -> ActorHandle[Any]:
         options = {"num_cpus": 1, "num_gpus": self._config.gpus_per_worker, "max_restarts": 0, "max_task_retries": 0}
-        actor: ActorHandle[Any] = _Worker.options(**options).remote([factory])  # type: ignore[attr-defined]
+        actor: ActorHandle[Any] = _Worker.options(**options).remote([factory], mailbox)  # type: ignore[attr-defined]
         self._actors.add(actor)
         return actor
 
@@ -170,12 +176,6 @@ class RayEngine:
         self._started = False
 
 
-def _exit_code(error: RayActorError) -> int | None:
-    """The exit code of a dead worker process, which Ray gives in words only."""
-    match = re.search(r"exit code (\d+)", str(error))
-    return int(match[1]) if match else None
-
-
 def _require_reachable(address: str | None) -> None:
     """Ray itself tries an address that nobody listens on for more than a minute."""
     match = re.fullmatch(r"(?:ray://)?\[?([^\]/]+?)\]?:(\d+)", address or "")
@@ -194,10 +194,11 @@ def _require_reachable(address: str | None) -> None:
 class _Worker:
     """Holds one stateful worker; exceptions come back as values, so that Ray retries nothing."""
 
-    def __init__(self, factory: list[Any]) -> None:
+    def __init__(self, factory: list[Any], mailbox: Any) -> None:
         self._factory = factory[0]
         self._worker: Any = None
         _watch.killable = True
+        _watch.farewell = _Farewell(mailbox)
 
     def run(self, item: JSON) -> tuple[str, Any]:
         try:
@@ -208,9 +209,21 @@ class _Worker:
             return "failed", failure(item, error)
 
 
+class _Farewell:
+    """Says why a worker ends itself: Ray tells the driver that a process died, but not its exit code."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._me = ray.get_runtime_context().get_actor_id()
+
+    def __call__(self, code: int) -> None:
+        with suppress(RayError):
+            ray.get(self._mailbox.put.remote(self._me, code), timeout=_farewell_seconds)
+
+
 @ray.remote
 class _Events:
-    """A mailbox from the ranks to the driver."""
+    """A mailbox from workers and ranks to the driver."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[str, Any]] = []
@@ -252,6 +265,8 @@ class _Forwarder:
             self._drain()
 
     def _drain(self) -> None:
+        if not ray.is_initialized():
+            return  # shut down under us: a signal ends the run
         try:
             taken = ray.get(self._events.take.remote())
         except RayError as error:
