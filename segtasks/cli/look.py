@@ -108,11 +108,7 @@ def provenance_rows(document: dict[str, Any]) -> list[str]:
 
 
 def quarantined_rows(snapshot: Snapshot) -> Outcome:
-    rows = []
-    for record in snapshot.shards():
-        if record.quarantined:
-            found = snapshot.read(record, ["image_id", "split", "status", "error_type", "error"], include_quarantined=True)
-            rows += [row for row in found.to_pylist() if row.pop("status") == "quarantined"]
+    rows = list(snapshot.quarantined())
     lines = table(([row["image_id"], row["error_type"], row["error"]] for row in rows), ("image", "error", "reason"))
     document = {"ref": str(snapshot.ref), "quarantined": rows}
     return Outcome(document, lines if rows else [f"nothing is quarantined in {snapshot.ref}"])

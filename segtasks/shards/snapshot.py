@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -178,6 +178,15 @@ class Snapshot:
         if rows is not None:
             keep = [position for position in rows if position in set(keep)]
         return table.take(pa.array(keep, pa.int64())).select(wanted) if len(keep) != table.num_rows else table.select(wanted)
+
+    def quarantined(self) -> Iterator[dict[str, Any]]:
+        """image_id, split, error_type and error of every live quarantined row."""
+        columns = ["image_id", "split", "status", "error_type", "error"]
+        for record in self.shards():
+            if record.quarantined:
+                for row in self.read(record, columns, include_quarantined=True).to_pylist():
+                    if row.pop("status") == QUARANTINED:
+                        yield row
 
     def read_all(self, columns: Sequence[str], *, splits: Sequence[str] | None = None, include_quarantined: bool = False) -> pa.Table:
         """Live rows of every shard; for small columns."""

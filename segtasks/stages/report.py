@@ -16,7 +16,6 @@ from segtasks.reporting.data import Epoch, Example, Fact, Quarantined, ReportDat
 from segtasks.reporting.page import render_report
 from segtasks.shards.plan import read_plan
 from segtasks.shards.snapshot import Snapshot, open_snapshot
-from segtasks.shards.writer import QUARANTINED
 from segtasks.stages.config import ReportConfig
 from segtasks.stages.evaluate import best_and_worst
 from segtasks.stages.preprocess import require_rows
@@ -96,18 +95,8 @@ def _input_of(snapshot: Snapshot, storage: StorageOptions) -> Snapshot:
 
 
 def _quarantined(stage: str, snapshot: Snapshot) -> Iterator[Quarantined]:
-    for row in quarantined_rows(snapshot):
+    for row in snapshot.quarantined():
         yield Quarantined(stage, row["image_id"], row["error_type"], row["error"])
-
-
-def quarantined_rows(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-    """image_id, split, error_type and error of every live quarantined row."""
-    for record in snapshot.shards():
-        if record.quarantined:
-            columns = ["image_id", "split", "status", "error_type", "error"]
-            for row in snapshot.read(record, columns, include_quarantined=True).to_pylist():
-                if row.pop("status") == QUARANTINED:
-                    yield row
 
 
 def _coverage(stage: str, snapshot: Snapshot, refused: list[Quarantined]) -> StageCoverage:

@@ -8,7 +8,6 @@ import pytest
 
 from segtasks.engines import EngineConfig, open_engine
 from segtasks.shards import open_snapshot, verify
-from segtasks.stages.report import quarantined_rows
 from tests.stages import world
 
 
@@ -34,7 +33,7 @@ def test_poison_is_quarantined_and_its_neighbours_are_done(tmp_path: Path, name:
     finally:
         engine.close()
     assert (result.counts["done"], result.counts["quarantined"]) == (28, 4)
-    refused = {row["image_id"].rpartition("/")[2]: row["error"] for row in quarantined_rows(open_snapshot(result.url))}
+    refused = {row["image_id"].rpartition("/")[2]: row["error"] for row in open_snapshot(result.url).quarantined()}
     alone = "2 times of 2 with this image alone"
     assert refused == {
         "i0007-abort.png": f"its worker process died, {alone}",

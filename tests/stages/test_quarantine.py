@@ -12,7 +12,6 @@ from segtasks.engines import JSON, Done, Engine, Failed, WorkerFactory, open_eng
 from segtasks.errors import InputError, QuarantineLimit
 from segtasks.shards import open_snapshot, verify
 from segtasks.shards.snapshot import snapshot_numbers
-from segtasks.stages.report import quarantined_rows
 from segtasks.storage import open_store
 from tests.stages import world
 
@@ -51,7 +50,7 @@ def test_bad_images_are_quarantined_with_reasons_and_their_neighbours_are_done(t
     spoil(tmp_path / "source", 4)
     result = world.run_ingest(tmp_path / "source", tmp_path / "data")
     assert (result.counts["done"], result.counts["quarantined"], result.counts["inputs"]) == (40, 4, 44)
-    reasons = {row["image_id"].rpartition("/")[2]: (row["error_type"], row["error"]) for row in quarantined_rows(open_snapshot(result.url))}
+    reasons = {row["image_id"].rpartition("/")[2]: (row["error_type"], row["error"]) for row in open_snapshot(result.url).quarantined()}
     assert {name: reason[0] for name, reason in reasons.items()} == {
         "bad0-cut.png": "DecodeError",
         "bad1-empty.png": "DecodeError",
@@ -83,7 +82,7 @@ def test_a_mask_that_does_not_fit_is_a_label_error(tmp_path: Path) -> None:
     world.write_images(tmp_path / "other", 1, size=(10, 12))
     (masks / "i0001.png").write_bytes((tmp_path / "other/masks/train/i0000.png").read_bytes())
     result = world.run_ingest(tmp_path / "source", tmp_path / "data")
-    (refused,) = quarantined_rows(open_snapshot(result.url))
+    (refused,) = open_snapshot(result.url).quarantined()
     assert refused["error_type"] == "LabelError"
     assert "10" in refused["error"]
     assert "24" in refused["error"]
