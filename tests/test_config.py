@@ -24,7 +24,7 @@ from segtasks.stages.config import (
 from segtasks.training.config import TrainingConfig
 from segtasks.transforms.config import AugmentConfig
 
-ENGINE = {"name": "local", "address": "auto", "workers": 3, "gpus_per_worker": 0.5}
+ENGINE = {"name": "local", "address": "auto", "workers": 3, "ship_code": False, "gpus_per_worker": 0.5}
 LIMITS = {"seconds": 3.0, "memory_bytes": 1 << 30}
 STAGE_EXECUTION = {
     "output": "elsewhere",

@@ -17,4 +17,7 @@ class EngineConfig(Config):
     workers: int | None = execution(
         None, ge=0, description="worker processes; none: one a CPU (on a shared Ray cluster one CPU stays free); 0 (local only): inline"
     )
+    ship_code: bool = execution(
+        True, description="send this machine's segtasks along to a cluster that is attached to; no: it is installed there, and compared"
+    )
     gpus_per_worker: float = execution(0.0, ge=0, description="GPUs that a Ray worker reserves")

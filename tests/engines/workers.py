@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 from segtasks.engines import Rank
@@ -20,6 +21,8 @@ class Squares:
         match item.get("do"):
             case "abort":
                 os.abort()
+            case "wait":
+                threading.Event().wait(0.2)
             case "raise":
                 raise ValueError("four")
             case "weather":

@@ -20,16 +20,19 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segtasks.engines import _watch
 from segtasks.engines._base import JSON, Done, Failed, Rank, Report, WorkerFactory
 from segtasks.engines._worker import available_cpus, device_for, failure, how_it_died, one_line
 from segtasks.engines.config import EngineConfig
+from segtasks.engines.ray.cluster import require_same_everywhere, shipped_code
 from segtasks.errors import ConfigError, SegtasksError
 
 log = logging.getLogger(__name__)
 _object_store_bytes = 128 << 20  # of a local cluster: nothing large ever crosses it
 _farewell_seconds = 2.0
+_patience_seconds = 60.0  # then say what is waited for
 _items_ahead = 2  # a worker finds its next item waiting
 
 
@@ -62,6 +65,8 @@ class RayEngine:
                 cpus = max(available_cpus(), self._config.workers or 0) + 1
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=_object_store_bytes, **common)
             else:
+                if self._config.ship_code:
+                    common["runtime_env"]["py_modules"] = shipped_code()
                 ray.init(address=self._config.address, **common)
         except (ConnectionError, RayError, ValueError) as error:
             where = self._config.address or "a local cluster"
@@ -69,6 +74,12 @@ class RayEngine:
                 f"Ray cannot be reached at {where}: {one_line(error)}; check the address, or leave it out for a local cluster"
             ) from error
         self._started = True
+        if self._config.address is not None:
+            try:
+                require_same_everywhere()
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def workers(self) -> int:
@@ -85,47 +96,69 @@ class RayEngine:
         if not items:
             return
         factory = ray.put(make_worker)
-        mailbox = _Events.options(num_cpus=0).remote()  # type: ignore[attr-defined]
-        waiting = iter(items)
-        # each actor's items in the order it works on them
+        mailbox = _mailbox()
+        waiting = deque(items)
+        starting: dict[Any, ActorHandle[Any]] = {}  # holds no items: on a cluster that lost a node it may start late, or never
+        # each started actor's items, in the order it works on them
         queues: dict[ActorHandle[Any], deque[tuple[Any, JSON]]] = {}
 
-        def give(actor: ActorHandle[Any], item: JSON | None) -> None:
-            if item is not None:
+        def start() -> None:
+            actor = self._start_actor(factory, mailbox)
+            starting[actor.started.remote()] = actor
+
+        def fill(actor: ActorHandle[Any]) -> None:
+            while waiting and len(queues[actor]) < _items_ahead:
+                item = waiting.popleft()
                 queues[actor].append((actor.run.remote(item), item))
 
         try:
             for _ in range(min(self.workers, len(items))):
-                queues[self._start_actor(factory, mailbox)] = deque()
-            for _ in range(_items_ahead):
-                for actor in queues:
-                    give(actor, next(waiting, None))
-            while heads := {queue[0][0]: actor for actor, queue in queues.items() if queue}:
-                # only heads are waited for: when an actor dies, every item in its queue fails, but only the first was at work
-                ready, _ = ray.wait(list(heads), num_returns=1)
-                actor = heads[ready[0]]
-                reference, item = queues[actor].popleft()
+                start()
+            # only the first of each queue is waited for: when an actor dies, all its items fail, but that one was at work
+            while heads := {queue[0][0]: actor for actor, queue in queues.items() if queue} | (starting if waiting else {}):
+                ready, _ = ray.wait(list(heads), num_returns=1, timeout=_patience_seconds)
+                if not ready:
+                    self._say_what_is_missing(len(starting))
+                    continue
+                (reference,) = ready
+                if (actor := starting.pop(reference, None)) is not None:
+                    try:
+                        ray.get(reference)
+                    except RayActorError as error:
+                        self._actors.discard(actor)
+                        log.warning("a worker did not start, another is tried: %s", one_line(error))
+                        start()
+                        continue
+                    queues[actor] = deque()
+                    fill(actor)
+                    continue
+                actor = heads[reference]
+                _, item = queues[actor].popleft()
                 try:
                     kind, value = ray.get(reference)
                 except RayActorError as error:
-                    queued = queues.pop(actor)
+                    waiting.extendleft(one for _, one in reversed(queues.pop(actor)))
                     self._actors.discard(actor)
-                    fresh = self._start_actor(factory, mailbox)
-                    queues[fresh] = deque()
-                    for untried in (*(one for _, one in queued), next(waiting, None)):
-                        give(fresh, untried)
+                    start()
                     codes = dict(ray.get(mailbox.take.remote()))
                     how = how_it_died(codes.get(actor._actor_id.hex()))
                     yield Failed(item, how, "WorkerDied", f"the worker process died ({one_line(error)})")
                     continue
                 except RayTaskError as error:
                     kind, value = "failed", failure(item, error.cause if isinstance(error.cause, Exception) else error)
-                give(actor, next(waiting, None))
+                fill(actor)
                 yield Done(item, value) if kind == "done" else value
         finally:
-            for actor in queues:
+            for actor in (*queues, *starting.values()):
                 self._stop_actor(actor)
             ray.kill(mailbox)
+
+    def _say_what_is_missing(self, starting: int) -> None:
+        if starting:
+            free = ray.available_resources()  # type: ignore[no-untyped-call]
+            log.warning(
+                "%d worker(s) wait for a place on the cluster (free: %s CPU, %s GPU)", starting, free.get("CPU", 0), free.get("GPU", 0)
+            )
 
     def _start_actor(self, factory: Any, mailbox: Any) -> ActorHandle[Any]:
         options = {"num_cpus": 1, "num_gpus": self._config.gpus_per_worker, "max_restarts": 0, "max_task_retries": 0}
@@ -142,7 +175,7 @@ class RayEngine:
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError
 
-        events = _Events.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+        events = _mailbox()
         forward = _Forwarder(events, report)
         gpus = self._config.gpus_per_worker
         resources = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
@@ -200,6 +233,9 @@ class _Worker:
         _watch.killable = True
         _watch.farewell = _Farewell(mailbox)
 
+    def started(self) -> bool:
+        return True
+
     def run(self, item: JSON) -> tuple[str, Any]:
         try:
             if self._worker is None:
@@ -239,6 +275,12 @@ class _Events:
     def take(self) -> list[tuple[str, Any]]:
         taken, self._waiting = self._waiting, []
         return taken
+
+
+def _mailbox() -> Any:
+    """A mailbox on the driver's own node: it must outlive the others."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return _Events.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class _Forwarder:
