@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import time
 from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+log = logging.getLogger(__name__)
 interval_s = 3.0
 
 
@@ -29,7 +31,10 @@ class ProgressArtifact:
         if self._id is not None and percent < 100 and now - self._last < interval_s:
             return
         self._shown, self._last = percent, now
-        self._context.copy().run(self._send, percent, text)
+        try:
+            self._context.copy().run(self._send, percent, text)
+        except Exception as error:  # noqa: BLE001 - whatever keeps Prefect from showing progress, the work goes on
+            log.warning("progress could not be shown in Prefect: %s", error)
 
     def _send(self, percent: float, text: str) -> None:
         if self._id is None:

@@ -114,8 +114,6 @@ def _stage(name: str, config: Config) -> JSON:
     with logs_to_prefect(name):
         try:
             result = run_stage(name, config, _engine_for(config), progress)
-        except SegtasksError:
-            raise
         except BaseException:
             _engines.get().close()  # it may be what broke; the next try opens another
             raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from segtasks.cli.entry import VERBS, run
 from segtasks.cli.outcome import table
@@ -215,3 +216,52 @@ def test_tables_align_numbers_to_the_right_and_text_to_the_left() -> None:
         "sky         1  0.5000",
         "road    1,200       -",
     ]
+
+
+PIPELINE = "output: out\nsource: images\nformat: folder\nengine: {name: local}\ntrain: {epochs: 3}\n"
+
+
+def test_a_pipelines_dry_run_prints_every_stages_settings_and_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(PIPELINE)
+    code, document = document_of(capfd, "run", "run.yaml", "--dry-run", "--workers", "2", "train.epochs=5")
+    assert (code, list(document)) == (0, ["ingest", "preprocess", "train", "infer", "evaluate", "report"])
+    assert (document["train"]["epochs"], document["infer"]["engine"]["workers"]) == (5, 2)
+    assert document["infer"]["checkpoint"] == "out/model"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_a_pipeline_with_a_wrong_section_exits_2_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(PIPELINE)
+    assert "train.epoch: unknown setting. Did you mean 'epochs'?" in out_of(capfd, "run", "run.yaml", "train.epoch=5")[2]
+    code, document = document_of(capfd, "run", "run.yaml", "infer.checkpoint=elsewhere")
+    assert (code, document["type"]) == (2, "ConfigError")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "advice"),
+    [
+        ("prefect", ["run", "run.yaml"], "pip install prefect, or run the stages one by one"),
+        ("ray", ["ingest", "--source", "images", "--format", "folder", "--output", "out"], "or use --engine local"),
+    ],
+)
+def test_without_prefect_or_ray_the_way_around_is_named(missing: str, arguments: list[str], advice: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(PIPELINE)
+    (tmp_path / "images" / "images").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "images" / "a.png")
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from segtasks.cli.entry import run
+sys.exit(run({arguments!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert advice in result.stderr
+    assert "Traceback" not in result.stderr

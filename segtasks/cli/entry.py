@@ -91,9 +91,7 @@ def run(arguments: Sequence[str]) -> int:
             if not as_json:
                 error.show()
             return failed(out, as_json, error.format_message(), error, 2, say=False)
-        except click.Abort as error:
-            return failed(out, as_json, "interrupted", error, 130)
-        except KeyboardInterrupt as error:
+        except (click.Abort, KeyboardInterrupt) as error:  # click turns the one into the other
             return failed(out, as_json, "interrupted; what is committed stays, the same command goes on from there", error, 130)
         except BrokenPipeError:
             # the reader of `segtasks paths | head` has what it wanted; the interpreter must not try to flush again
