@@ -33,6 +33,7 @@ VERBS = {  # verb -> where its command is, and its line in the overview
     "inspect": ("segtasks.cli.look:inspect", "Counts, classes and provenance of a shard set or a checkpoint."),
     "paths": ("segtasks.cli.look:paths", "Print the Parquet files of a shard set."),
     "verify": ("segtasks.cli.look:verify", "Re-hash and re-prove a shard set."),
+    "sweep": ("segtasks.cli.sweep:sweep", "List, and remove, what killed runs left behind."),
     "readers": ("segtasks.cli.plugins:readers", "List the source formats, or the settings of one."),
     "models": ("segtasks.cli.plugins:models", "List the models, or the settings of one."),
     "losses": ("segtasks.cli.plugins:losses", "List the losses, or the settings of one."),
