@@ -273,8 +273,8 @@ class _Tally:
             share = self._quarantined / max(1, self._plan.inputs)
             raise QuarantineLimit(
                 f"{self._quarantined} of {self._plan.inputs} images are quarantined ({share:.1%}); max_quarantined allows {limit:.1%}. "
-                f"Finished shards are kept and nothing is published. Mend the images, or run again with max_quarantined="
-                f"{min(1.0, round(share + 0.005, 2))} or more"
+                "Finished shards are kept and nothing is published. To publish without these images run again with max_quarantined="
+                f"{min(1.0, round(share + 0.005, 2))} or more; images that are mended later are read again by the next run"
             )
 
 
