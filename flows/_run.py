@@ -144,7 +144,7 @@ def _log_result(result: StageResult) -> None:
 
 @contextmanager
 def logs_to_prefect(stage: str) -> Iterator[None]:
-    """Records of the `segtasks` loggers go to the current run's logger, from whichever thread they come; warnings to listeners too."""
+    """Records of the `segtasks` loggers go to the current run's logger, from whichever thread they come, and to listeners."""
     logger = logging.getLogger("segtasks")
     handler, level, propagate = _Bridge(stage, get_run_logger()), logger.level, logger.propagate
     logger.addHandler(handler)
@@ -166,5 +166,5 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._target.log(record.levelno, "%s", record.getMessage(), exc_info=record.exc_info)
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.INFO:
             _tell({"event": "log", "stage": self._stage, "message": record.getMessage()})

@@ -108,7 +108,7 @@ def test_each_stage_prints_its_result_as_json(world: World) -> None:
 def test_a_second_run_says_that_it_is_done(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ("infer", "--data", world.path("data"), "--checkpoint", world.path("model"), "--output", world.path("predictions"))
     first, *_ = lines(capfd, *arguments, "--where", "split=val", *INLINE, "batch_size=1")
-    assert first.startswith(f"infer       {world.path('predictions')}@1: 4 images, 1 shards, already done, ")
+    assert first.startswith(f"infer       {world.path('predictions')}@1: 4 images, 1 shard, already done, ")
 
 
 def test_another_setting_on_the_same_output_exits_2_and_names_it(world: World, capfd: pytest.CaptureFixture[str]) -> None:
@@ -231,6 +231,16 @@ def test_fine_tuning_starts_from_a_checkpoint(world: World, capfd: pytest.Captur
     code, document = printed(capfd, *arguments, "--init-from", world.path("model"), "--limit", "4", "epochs=1", "model.options.depth=2")
     assert code == 0
     assert any(world.path("model") in note for note in document["details"]["notes"])
+
+
+def test_what_a_reader_concludes_is_told_on_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "images", 2)
+    (tmp_path / "images" / "dataset.yaml").unlink()
+    assert run(["ingest", "--source", str(tmp_path / "images"), "--format", "folder", "--output", str(tmp_path / "data"), *INLINE]) == 0
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("ingest: ")]
+    assert "values [0, 1, 2] concluded 3 classes" in told[0]
+    assert told[1] == "ingest: 2 images in 1 shard, 1 shard to make"
+    assert told[-1].startswith("ingest: 1 of 1 shard, 2 images")
 
 
 def test_sample_data_are_made_by_seed_and_only_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

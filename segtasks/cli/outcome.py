@@ -40,6 +40,11 @@ def table(rows: Iterable[Iterable[Any]], header: Iterable[str] = ()) -> list[str
     ]
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `1,200 shards`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import IO, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from segtasks.cli.outcome import counted
 
 plain_interval_s = 10.0
 
@@ -68,13 +72,15 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         match event["event"]:
             case "plan" if "inputs" in event:
                 self._rate = Rate()
-                return f"{stage}: {event['inputs']:,} images in {event['units']:,} shards, {event['todo']:,} shards to make"
+                inputs, units, todo = counted(event["inputs"], "image"), counted(event["units"], "shard"), counted(event["todo"], "shard")
+                return f"{stage}: {inputs} in {units}, {todo} to make"
             case "shard":
                 rate = self._rate.update(event["rows_done"])
                 left = seconds_left(event, rate)
                 speed = f", {rate:.3g} images/s" + (f", {duration(left)} left" if left else "") if rate else ""
                 bad = f", {event['quarantined']:,} quarantined" if event["quarantined"] else ""
-                return f"{stage}: {event['done']:,} of {event['total']:,} shards, {event['rows_done']:,} images{speed}{bad}"
+                shards, images = counted(event["total"], "shard"), counted(event["rows_done"], "image")
+                return f"{stage}: {event['done']:,} of {shards}, {images}{speed}{bad}"
             case "start":
                 return f"{stage}: " + started(event)
             case "epoch":
@@ -146,7 +152,8 @@ class BarProgress(AbstractContextManager["BarProgress"]):
 def started(event: dict[str, Any]) -> str:
     resumed = f", goes on after epoch {event['epochs_done']}" if event["epochs_done"] else ""
     notes = "".join(f"; {note}" for note in event.get("notes", ()))
-    return f"{event['images']:,} images, {event['epochs']} epochs, {event['workers']} worker(s) on {event['device']}{resumed}{notes}"
+    images, epochs, workers = counted(event["images"], "image"), counted(event["epochs"], "epoch"), counted(event["workers"], "worker")
+    return f"{images}, {epochs}, {workers} on {event['device']}{resumed}{notes}"
 
 
 def finished(event: dict[str, Any]) -> bool:
@@ -158,3 +165,26 @@ def finished(event: dict[str, Any]) -> bool:
 def display() -> PlainProgress | BarProgress:
     console = Console(stderr=True)
     return BarProgress(console) if console.is_terminal else PlainProgress()
+
+
+@contextmanager
+def logs_shown(stage: str, progress: PlainProgress | BarProgress) -> Iterator[None]:
+    """Records of the `segtasks` loggers, from INFO up, become lines of the display."""
+    logger, handler = logging.getLogger("segtasks"), _Lines(stage, progress)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    def __init__(self, stage: str, progress: PlainProgress | BarProgress) -> None:
+        super().__init__(logging.INFO)
+        self._stage, self._progress = stage, progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress({"event": "log", "stage": self._stage, "message": record.getMessage()})

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from segtasks.cli.outcome import Outcome, table
-from segtasks.cli.progress import display, duration
+from segtasks.cli.outcome import Outcome, counted, table
+from segtasks.cli.progress import display, duration, logs_shown
 from segtasks.cli.scores import score_lines
 from segtasks.cli.settings import WORDS, WithSettings, load, options
 from segtasks.config import Config
@@ -38,7 +38,7 @@ def run(name: str, config: Config) -> StageResult:
     """Run the stage on the engine that the configuration names, and show its progress."""
     from segtasks.engines.lazy import LazyEngine
 
-    with display() as progress:
+    with display() as progress, logs_shown(name, progress):
         if not isinstance(config, StageConfig):
             return run_stage(name, config, None, progress)
         with contextlib.closing(LazyEngine(config.engine)) as engine:
@@ -55,11 +55,11 @@ def result_line(result: StageResult) -> str:
     counts = result.counts
     facts = []
     if "rows" in counts:
-        facts.append(f"{counts['rows']:,} images")
+        facts.append(counted(counts["rows"], "image"))
     if counts.get("quarantined"):
         facts.append(f"{counts['quarantined']:,} quarantined")
     if "shards" in counts:
-        facts.append(f"{counts['shards']:,} shards")
+        facts.append(counted(counts["shards"], "shard"))
     if result.dry_run:
         facts.append("dry run, nothing done")
     elif result.already_done:

@@ -234,7 +234,7 @@ def test_only_weather_is_worth_a_retry(error: Exception, again: bool) -> None:
     assert decide() is again
 
 
-def test_logs_of_segtasks_reach_prefect_and_warnings_the_listener(images: Path, tmp_path: Path) -> None:
+def test_logs_of_segtasks_reach_prefect_and_the_listener(images: Path, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     settings = flaky(images, tmp_path, "storage", 0)
     with listening(events.append):
