@@ -1,4 +1,4 @@
-"""One tiny trained model for all tests of this folder."""
+"""One tiny trained model for all tests of this folder, and an S3 server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3 import s3_bucket, s3_endpoint
 from tests.stages import world
+
+__all__ = ["model", "s3_bucket", "s3_endpoint"]
 
 
 @pytest.fixture(scope="session")

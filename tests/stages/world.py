@@ -20,6 +20,7 @@ from segtasks.stages.ingest import ingest
 from segtasks.stages.preprocess import preprocess
 from segtasks.stages.result import StageResult
 from segtasks.stages.train import train
+from segtasks.storage import StorageOptions
 
 PALETTE = [(0, 0, 0), (200, 30, 30), (30, 200, 30)] + [(0, 0, 0)] * 253
 SPEC = """
@@ -51,7 +52,7 @@ def write_images(root: Path, count: int, *, split: str = "train", start: int = 0
         (root / "masks" / split / f"i{number:04d}.png").write_bytes(encode_mask(mask, PALETTE))
 
 
-def run_ingest(root: Path, output: Path | str, runner: Engine | None = None, **settings: Any) -> StageResult:
+def run_ingest(root: Path | str, output: Path | str, runner: Engine | None = None, **settings: Any) -> StageResult:
     config = IngestConfig.model_validate({"source": str(root), "format": "folder", "output": str(output), "engine": inline, **settings})
     return ingest(config, runner or open_engine(inline))
 
@@ -95,9 +96,9 @@ def model(folder: Path) -> Path:
     return folder / "model"
 
 
-def content(url: Path | str) -> dict[str, tuple[str, str, str]]:
+def content(url: Path | str, storage: StorageOptions | None = None) -> dict[str, tuple[str, str, str]]:
     """What must be equal for two runs to be equal: by id, the status, the error and the hash of the mask."""
-    snapshot: Snapshot = open_snapshot(str(url))
+    snapshot: Snapshot = open_snapshot(str(url), storage)
     found: dict[str, tuple[str, str, str]] = {}
     for record in snapshot.shards():
         for row in snapshot.read(record, ["image_id", "mask", "status", "error"], include_quarantined=True).to_pylist():
