@@ -1,7 +1,7 @@
 """Sample data made on the spot, by seed: scikit-learn's handwritten digits on photographs that ship with scikit-learn and
 scikit-image. Nothing is downloaded. The layout is the `folder` reader's, with semantic masks and instances.
 
-The validation split has digits by other writers and other photographs than the training split.
+The validation split has other digits and other photographs than the training split.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ COLORS = (
     (140, 86, 75), (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
 )  # fmt: skip
 _PHOTOGRAPHS = {"train": ("china", "astronaut", "coffee", "motorcycle", "retina"), "val": ("flower", "chelsea", "rocket")}
-_VAL_WRITERS_FROM = 1437  # the data set is ordered by writer: its last fifth is by other hands
+_VAL_DIGITS_FROM = 1437  # of 1797; they are in order of writer, so the last fifth is mostly by other hands
+_RIM = 4  # pixels
 _VERSION = 1  # raised when the same seed gives other bytes
 
 Pixels = NDArray[np.float32]
@@ -81,7 +82,7 @@ def _compose(
     instances = np.zeros(size, np.uint16)
     for instance in range(1, int(random.integers(9, 14))):
         which = int(random.integers(len(digits)))
-        coverage = _render(random, digits[which], random.uniform(0.22, 0.36) * size[0])
+        coverage = _render(random, digits[which], random.uniform(0.26, 0.36) * size[0])
         inside = coverage > 0.5
         box = _free_place(random, instances, inside)
         if box is None:
@@ -119,11 +120,11 @@ def _crop(random: np.random.Generator, photograph: Image.Image, size: tuple[int,
 
 
 def _render(random: np.random.Generator, digit: Pixels, tall: float) -> Pixels:
-    """Coverage 0..1 of the 8x8 digit, smoothly enlarged to about `tall` pixels, turned, slanted, thinned; cut to its box."""
+    """Coverage 0..1 of the 8x8 digit, smoothly enlarged to about `tall` pixels, turned, slanted, thinned; cut to its box and a rim."""
     from scipy import ndimage  # type: ignore[import-untyped]
 
     ink = np.pad(digit, 2)  # room for the strokes' round ends
-    angle, slant = random.uniform(-0.3, 0.3), random.uniform(-0.2, 0.2)
+    angle, slant = random.uniform(-0.2, 0.2), random.uniform(-0.15, 0.15)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     to_digit = 8 / tall * turn @ np.array([[1, 0], [slant, random.uniform(0.85, 1.2)]])
     side = int(1.6 * tall)
@@ -131,22 +132,22 @@ def _render(random: np.random.Generator, digit: Pixels, tall: float) -> Pixels:
     enlarged = ndimage.affine_transform(ink, to_digit, offset, (side, side), order=3, mode="constant")
     coverage: Pixels = np.clip((enlarged - random.uniform(0.32, 0.48)) / 0.12 + 0.5, 0, 1).astype(np.float32)
     rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
-    return coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if rows.size else coverage[:0, :0]
+    if not rows.size:
+        return coverage[:0, :0]
+    return np.pad(coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], _RIM)
 
 
 def _paint(random: np.random.Generator, under: Pixels, coverage: Pixels) -> Pixels:
-    """Ink of a colour that stands off the ground, shaded from one corner to the other, more or less opaque."""
-    luma = np.array([0.299, 0.587, 0.114], np.float32)
-    ground = float((under @ luma).mean())
-    color = random.uniform(0, 1, 3)
-    while abs(float(color @ luma) - ground) < 0.22:
-        color = random.uniform(0, 1, 3)
+    """Light ink of any hue with a dark rim, shaded from one corner to the other, more or less opaque."""
+    from scipy import ndimage
+
     rows, columns = coverage.shape
-    slope = random.uniform(-0.12, 0.12, 2)
+    slope = random.uniform(-0.1, 0.1, 2)
     shade = slope[0] * np.linspace(-1, 1, rows)[:, None] + slope[1] * np.linspace(-1, 1, columns)[None]
-    ink = np.clip(color + shade[:, :, None], 0, 1)
-    weight = coverage[:, :, None] * random.uniform(0.75, 1.0)
-    painted: Pixels = (under * (1 - weight) + ink * weight).astype(np.float32)
+    ink = np.clip(random.uniform(0.55, 1, 3) + shade[:, :, None], 0, 1)
+    rim = np.clip(1.6 * ndimage.gaussian_filter(coverage, _RIM / 3), 0, 1)[:, :, None] * random.uniform(0.5, 0.9)
+    weight = coverage[:, :, None] * random.uniform(0.8, 1.0)
+    painted: Pixels = ((under * (1 - rim)) * (1 - weight) + ink * weight).astype(np.float32)
     return painted
 
 
@@ -157,7 +158,7 @@ def _digits(split: str) -> tuple[Pixels, NDArray[np.int64]]:
     except ImportError as error:
         raise _missing(error) from error
     found = load_digits()
-    part = np.s_[_VAL_WRITERS_FROM:] if split == "val" else np.s_[:_VAL_WRITERS_FROM]
+    part = np.s_[_VAL_DIGITS_FROM:] if split == "val" else np.s_[:_VAL_DIGITS_FROM]
     return (found.images[part] / 16).astype(np.float32), found.target[part].astype(np.int64)
 
 
