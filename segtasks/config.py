@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from segtasks.errors import ConfigError, did_you_mean
 
-
 C = TypeVar("C", bound=BaseModel)
 
 
