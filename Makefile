@@ -6,7 +6,7 @@ SHELL := bash
 EXTRAS := s3,gcs,azure,demo,dev
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Two test processes on two cores: measured, see docs/operations.md.
+# One test process a core of the machines that the suite is timed on. Test processes start workers of their own.
 TEST_PROCESSES ?= 2
 
 .PHONY: help install demo test test-all check format constraints clean
