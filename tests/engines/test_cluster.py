@@ -18,7 +18,7 @@ from segtasks.errors import ConfigError
 from tests.engines.workers import Squares
 from tests.stages import world
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

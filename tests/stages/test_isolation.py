@@ -12,6 +12,7 @@ from tests.stages import world
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["local", "ray"])
 def test_poison_is_quarantined_and_its_neighbours_are_done(tmp_path: Path, name: str) -> None:
     source = tmp_path / "source"

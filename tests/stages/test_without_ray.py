@@ -31,13 +31,14 @@ def segtasks(folder: Path, *arguments: str, expect: int = 0) -> dict[str, object
     root = str(Path(__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "site"), root])}
     command = [sys.executable, "-m", "segtasks.cli", *arguments, "--json"]
-    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == expect, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_train_and_infer_run_locally_without_ray_and_prefect(tmp_path: Path) -> None:
     world.write_images(tmp_path / "source", 24)
     data, model = str(tmp_path / "data"), str(tmp_path / "model")
