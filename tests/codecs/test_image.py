@@ -86,6 +86,7 @@ def test_orientation_in_xmp_counts_as_in_pillow() -> None:
     assert (read_header(data, POLICY).height, read_header(data, POLICY).width) == (56, 40)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # of Pillow
 def test_unreadable_exif_and_odd_values_leave_the_image_as_it_is() -> None:
     decoded = decode_image(saved(photo(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"), POLICY)
     assert decoded.pixels.shape == (40, 56, 3)
