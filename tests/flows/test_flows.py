@@ -22,6 +22,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from prefect.states import Failed
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate as schema_errors
 
 from flows import _run
 from flows._run import FLOW_OPTIONS, engines, listening, stage, worth_retrying
@@ -280,6 +281,14 @@ def test_a_flows_form_has_every_setting_with_its_description(name: str) -> None:
     assert {key: value.get("description") for key, value in properties.items()} == {
         key: field.description for key, field in model.model_fields.items()
     }
+
+
+@pytest.mark.parametrize("reader", ["folder", {"name": "folder"}, {"name": "folder", "options": {"mask_suffix": "_mask"}}], ids=str)
+def test_a_deployment_accepts_a_plugin_by_name_or_with_options(reader: Any) -> None:
+    schema = parameter_schema(ingest).model_dump_for_openapi()
+    settings = {"source": "street", "format": reader, "output": "out", "engine": {"name": "local"}}
+    assert not list(schema_errors({"config": settings}, schema))
+    assert list(schema_errors({"config": {**settings, "format": 3}}, schema))
 
 
 def test_a_wrong_parameter_is_refused_before_the_run_does_anything(images: Path, tmp_path: Path) -> None:
