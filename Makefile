@@ -46,9 +46,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The one place that names versions. uv resolves for both Pythons and all platforms at once; pip reads the result.
+# Versions that still fit are kept (delete constraints.txt's lines to move them). uv resolves for both Pythons and all platforms.
 constraints:
 	@command -v uv >/dev/null || { echo "make constraints needs uv: pip install uv" >&2; exit 1; }
+	sed 1d constraints.txt > constraints.lock
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate --quiet -o constraints.lock
 	{ sed -n 1p constraints.txt; cut -d';' -f1 constraints.lock | sed 's/ *$$//' | sort -u; } > constraints.new
 	mv constraints.new constraints.txt
