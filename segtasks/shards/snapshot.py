@@ -176,7 +176,8 @@ class Snapshot:
                 table = pq.read_table(file, columns=fetched)
         keep = live_rows(record, table["status"], include_quarantined=include_quarantined)
         if rows is not None:
-            keep = [position for position in rows if position in set(keep)]
+            live = set(keep)
+            keep = [position for position in rows if position in live]
         return table.take(pa.array(keep, pa.int64())).select(wanted) if len(keep) != table.num_rows else table.select(wanted)
 
     def quarantined(self) -> Iterator[dict[str, Any]]:
