@@ -73,9 +73,11 @@ def describe_snapshot(snapshot: Snapshot) -> Outcome:
         "segtasks": file.segtasks,
     }
     classes = [[index, item.name, "#{:02x}{:02x}{:02x}".format(*item.color)] for index, item in enumerate(snapshot.spec.classes)]
+    no_rows = f", {counts.empty:,} empty" if counts.empty else ""
+    rows = f"{counts.rows:,} rows: {counts.done:,} done, {counts.quarantined:,} quarantined{no_rows}"
     lines = [
         f"{snapshot.ref}: {recipe.rows.partition('/')[0]} of {snapshot.spec.name!r}, made by segtasks {recipe.stage} {file.created_at}",
-        f"{counts.rows:,} rows: {counts.done:,} done, {counts.quarantined:,} quarantined; {counts.shards:,} shards, {counts.bytes:,} bytes",
+        f"{rows}; {counts.shards:,} shards, {counts.bytes:,} bytes",
         "",
         *table(([row["split"] or "(none)", row["done"], row["quarantined"], row["shards"]] for row in splits), SPLIT_HEADER),
         "",

@@ -28,7 +28,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class StageCoverage:
-    """One stage on the way from the source to the score: every row is done or quarantined with a reason."""
+    """One stage on the way from the source to the score: a row is done, quarantined with a reason, or says that its image has none."""
 
     stage: str
     output: str  # reference, url@snapshot
@@ -37,9 +37,10 @@ class StageCoverage:
     done: int
     quarantined: int
     reasons: Mapping[str, int] = field(default_factory=dict)  # error type -> rows
+    empty: int = 0  # images that made no row (no object was found)
 
     def __post_init__(self) -> None:
-        if self.done + self.quarantined != self.rows:
+        if self.done + self.quarantined + self.empty != self.rows:
             raise ValueError(f"{self.stage}: {self.done} done and {self.quarantined} quarantined are not {self.rows} rows")
 
 

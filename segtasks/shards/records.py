@@ -28,6 +28,7 @@ class ShardRecord:
     bytes: int
     done: int
     quarantined: int
+    empty: int  # rows of inputs that made none
     inputs: int  # ids that came in
     ids: str  # digest of the ids that came in and went out
     parent_shard: str
@@ -56,6 +57,7 @@ LIST = pa.schema(
         ("bytes", pa.int64()),
         ("done", pa.int64()),
         ("quarantined", pa.int64()),
+        ("empty", pa.int64()),
         ("inputs", pa.int64()),
         ("ids", pa.string()),
         ("parent_shard", pa.string()),

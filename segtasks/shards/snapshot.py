@@ -28,7 +28,7 @@ from segtasks.shards.recipe import Recipe, require_recipe
 from segtasks.shards.records import LIST, ShardRecord
 from segtasks.shards.schema import BLOBS, schema_named
 from segtasks.shards.tables import read_table, write_table
-from segtasks.shards.writer import OK, QUARANTINED
+from segtasks.shards.writer import EMPTY, OK, QUARANTINED
 from segtasks.spec import DatasetSpec
 from segtasks.storage import StorageOptions, Store, open_store
 
@@ -36,11 +36,12 @@ LISTS = "snapshots/lists"
 
 
 class Counts(Config):
-    """Live rows: `rows = done + quarantined`; deleted rows are in none of them."""
+    """Live rows: `rows = done + quarantined + empty`; deleted rows are in none of them."""
 
     rows: int
     done: int
     quarantined: int
+    empty: int = Field(description="inputs that made no row")
     shards: int
     bytes: int
     inputs: int = Field(description="ids that came in; equal to the ids that went out, or there is no snapshot")
@@ -274,27 +275,28 @@ def _with_deletions(parent: Snapshot | None, deletions: Mapping[str, Sequence[in
     return changed
 
 
-def deleted_facts(store: Store, rows_schema: str, record: ShardRecord) -> tuple[set[str], int, int]:
-    """Of a shard's deleted rows: the input ids that are gone with them, and how many were done and quarantined."""
+def deleted_facts(store: Store, rows_schema: str, record: ShardRecord) -> tuple[set[str], Counter[str]]:
+    """Of a shard's deleted rows: the input ids that are gone with them, and how many there were of each status."""
     if not record.deleted_rows:
-        return set(), 0, 0
+        return set(), Counter()
     key = "parent_id" if "parent_id" in schema_named(rows_schema).names else "image_id"
     with store.open(record.path) as file:
         table = pq.read_table(file, columns=[key, "status"])
     gone = table.take(pa.array(record.deleted_rows, pa.int64()))
-    refused = sum(1 for status in gone["status"].to_pylist() if status == QUARANTINED)
-    return set(gone[key].to_pylist()), gone.num_rows - refused, refused
+    return set(gone[key].to_pylist()), Counter(gone["status"].to_pylist())
 
 
 def count(store: Store, rows_schema: str, records: Iterable[ShardRecord]) -> Counts:
-    done = quarantined = shards = size = inputs = 0
+    done = quarantined = empty = shards = size = inputs = 0
     for record in records:
-        ids, gone_done, gone_quarantined = deleted_facts(store, rows_schema, record)
-        done += record.done - gone_done
-        quarantined += record.quarantined - gone_quarantined
+        ids, gone = deleted_facts(store, rows_schema, record)
+        done += record.done - gone[OK]
+        quarantined += record.quarantined - gone[QUARANTINED]
+        empty += record.empty - gone[EMPTY]
         inputs += record.inputs - len(ids)
         shards, size = shards + 1, size + record.bytes
-    return Counts(rows=done + quarantined, done=done, quarantined=quarantined, shards=shards, bytes=size, inputs=inputs)
+    rows = done + quarantined + empty
+    return Counts(rows=rows, done=done, quarantined=quarantined, empty=empty, shards=shards, bytes=size, inputs=inputs)
 
 
 def _ids_of(store: Store, rows_schema: str, records: Iterable[ShardRecord]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -19,7 +20,7 @@ from segtasks.shards.plan import read_plan, read_units
 from segtasks.shards.records import ShardRecord, file_digest
 from segtasks.shards.schema import schema_named
 from segtasks.shards.snapshot import Snapshot, count, open_snapshot
-from segtasks.shards.writer import QUARANTINED
+from segtasks.shards.writer import EMPTY, OK, QUARANTINED
 from segtasks.storage import StorageOptions
 
 T = TypeVar("T")
@@ -111,11 +112,15 @@ def check_shard(snapshot: Snapshot, record: ShardRecord) -> tuple[list[str], set
     except (pa.ArrowException, OSError) as error:
         return [*problems, f"cannot be read: {error}"], set()
     ids = table[key].to_pylist()
-    refused = table["status"].to_pylist().count(QUARANTINED)
+    found = Counter(table["status"].to_pylist())
+    rows = (found[OK], found[QUARANTINED], found[EMPTY])
     if digest_ids(set(ids)) != record.ids or len(set(ids)) != record.inputs:
         problems.append(f"has {len(set(ids))} ids; the list says {record.inputs}, or other ones")
-    if (len(ids), refused) != (record.rows, record.quarantined):
-        problems.append(f"has {len(ids)} rows, {refused} quarantined; the list says {record.rows} and {record.quarantined}")
+    if (len(ids), *rows) != (record.rows, record.done, record.quarantined, record.empty):
+        problems.append(
+            f"has {len(ids)} rows ({rows[0]} done, {rows[1]} quarantined, {rows[2]} empty); "
+            f"the list says {record.rows} ({record.done}, {record.quarantined}, {record.empty})"
+        )
     gone = set(record.deleted_rows)
     return problems, {item for position, item in enumerate(ids) if position not in gone}
 

@@ -28,6 +28,11 @@ def ok(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "status": OK, "error_type": "", "error": ""}
 
 
+def empty(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of an input that makes none: its id, so that it is seen to be done."""
+    return {**row, "status": EMPTY, "error_type": "", "error": ""}
+
+
 def quarantined(row: Mapping[str, Any], fault: DataFault) -> dict[str, Any]:
     """The row of a refused image: its id and where it came from, no pixels, and why."""
     message = " ".join(str(fault).split())[:max_error_characters]
@@ -53,7 +58,7 @@ class ShardWriter:
         self._total_bytes = 0
         self._ids: set[str] = set()
         self._errors: set[str] = set()
-        self._done = self._quarantined = self._rows = 0
+        self._done = self._quarantined = self._empty = self._rows = 0
         self._key = "parent_id" if "parent_id" in schema.names else "image_id"
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -63,6 +68,8 @@ class ShardWriter:
         if row["status"] == QUARANTINED:
             self._quarantined += 1
             self._errors.add(row["error_type"])
+        elif row["status"] == EMPTY:
+            self._empty += 1
         else:
             self._done += 1
         size = sum(len((row.get(name) or {}).get("bytes") or b"") for name in ("image", "mask"))
@@ -103,6 +110,7 @@ class ShardWriter:
             "rows": self._rows,
             "done": self._done,
             "quarantined": self._quarantined,
+            "empty": self._empty,
             "inputs": self._unit.inputs,
             "ids": ids,
             "parent_shard": self._unit.parent_shard,

@@ -14,7 +14,7 @@ from segtasks.engines import JSON
 from segtasks.engines._watch import Limits, Watch
 from segtasks.errors import DataFault, PoisonError
 from segtasks.shards.plan import Plan, Unit
-from segtasks.shards.writer import ShardWriter, commit
+from segtasks.shards.writer import ShardWriter, commit, empty, quarantined
 from segtasks.storage import Store
 
 I = TypeVar("I")  # noqa: E741 - an input: an item of a manifest, or a row of a parent shard
@@ -40,12 +40,16 @@ class ShardWorker(ABC, Generic[I]):
         """The unit's inputs in order, `unit.inputs` of them."""
 
     @abstractmethod
-    def make_rows(self, inputs: Iterable[I]) -> Iterator[Mapping[str, Any]]:
-        """One row an input, in order; `DataFault`s are rows too."""
+    def make_rows(self, inputs: Iterable[I]) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """The rows of each input, in order: none, one or many; a `DataFault` is one quarantined row."""
 
     @abstractmethod
-    def refuse(self, one: I, fault: DataFault) -> Mapping[str, Any]:
-        """The quarantined row of an input that is not looked at."""
+    def origin(self, one: I) -> dict[str, Any]:
+        """What the row of an input has where nothing could be made of it: its ids, and where it came from."""
+
+    def refuse(self, one: I, fault: DataFault) -> dict[str, Any]:
+        """The quarantined row of an input."""
+        return quarantined(self.origin(one), fault)
 
     def begin(self, unit: Unit) -> None:
         """Called before a unit's rows are made."""
@@ -69,7 +73,8 @@ class ShardWorker(ABC, Generic[I]):
             writer = ShardWriter(self._rows_schema, self._plan.recipe, self._plan.number, unit)
             made = iter(self.make_rows([one for place, one in enumerate(inputs) if place not in refused]))
             for place, one in enumerate(inputs):
-                writer.add(self.refuse(one, PoisonError(refused[place])) if place in refused else next(made))
+                rows = [self.refuse(one, PoisonError(refused[place]))] if place in refused else next(made)
+                writer.extend(rows or [empty(self.origin(one))])
                 beat()
             data, record = writer.finish(self.summary())
         return commit(self._store, data, record).as_json()

@@ -17,7 +17,7 @@ from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.records import ShardRecord
 from segtasks.shards.snapshot import Snapshot, open_snapshot
-from segtasks.shards.writer import ok, quarantined
+from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec
 from segtasks.stages._derive import Rows, propose_derived, read_unit
 from segtasks.stages._run import Stage, run
@@ -122,15 +122,15 @@ class _Worker(ShardWorker[dict[str, Any]]):
         self._true_masks = self._truth(unit)
         self._metric = _metric(self._config, self._data.spec)
 
-    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        return map(self._row, inputs)
+    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        return map(self._rows, inputs)
 
     def summary(self) -> dict[str, Any]:
         state: dict[str, Any] = self._metric.state()
         return state
 
-    def refuse(self, one: dict[str, Any], fault: DataFault) -> dict[str, Any]:
-        return quarantined({"image_id": one["image_id"], "parent_id": one["image_id"], "split": one["split"]}, fault)
+    def origin(self, one: dict[str, Any]) -> dict[str, Any]:
+        return {"image_id": one["image_id"], "parent_id": one["image_id"], "split": one["split"]}
 
     def _truth(self, unit: Unit) -> dict[str, bytes | None]:
         parent = self._predictions.records[unit.parent_shard].parent_shard
@@ -140,7 +140,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
         table = self._data.read(record, ["image_id", "mask"])
         return {row["image_id"]: (row["mask"] or {}).get("bytes") for row in table.to_pylist()}
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _rows(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         try:
             encoded = self._true_masks.get(row["parent_id"])
             if encoded is None:
@@ -148,19 +148,15 @@ class _Worker(ShardWorker[dict[str, Any]]):
             prediction = self._table[decode_mask(row["mask"]["bytes"], self._max_pixels)]
             counts = self._metric.update(prediction, decode_mask(encoded, self._max_pixels))
         except DataFault as fault:
-            return self.refuse(row, fault)
-        return ok(
-            {
-                "image_id": row["image_id"],
-                "parent_id": row["image_id"],
-                "split": row["split"],
-                "valid_pixels": counts.valid_pixels,
-                "intersection": list(counts.intersection),
-                "predicted": list(counts.predicted),
-                "truth": list(counts.truth),
-                "miou": counts.miou,
-            }
-        )
+            return [self.refuse(row, fault)]
+        scores = {
+            "valid_pixels": counts.valid_pixels,
+            "intersection": list(counts.intersection),
+            "predicted": list(counts.predicted),
+            "truth": list(counts.truth),
+            "miou": counts.miou,
+        }
+        return [ok({**self.origin(row), **scores})]
 
 
 def best_and_worst(evaluation: Snapshot, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -20,7 +20,7 @@ from segtasks.shards.digest import content_id
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.snapshot import open_snapshot
-from segtasks.shards.writer import ok, quarantined
+from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec
 from segtasks.stages._derive import Rows, propose_derived, read_unit
 from segtasks.stages._run import Stage, run
@@ -126,20 +126,19 @@ class _Worker(ShardWorker[dict[str, Any]]):
     def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
         return Rows(read_unit(self._parent, unit, ["image_id", "split", "image"]))
 
-    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         return predict_rows(inputs, self._predictor, self._decode, self._encode, threads=codec_threads)
 
-    def refuse(self, one: dict[str, Any], fault: DataFault) -> dict[str, Any]:
-        return quarantined({"image_id": one["image_id"], "parent_id": one["image_id"], "split": one["split"]}, fault)
+    def origin(self, one: dict[str, Any]) -> dict[str, Any]:
+        return {"image_id": one["image_id"], "parent_id": one["image_id"], "split": one["split"]}
 
     def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
         return decode_image(row["image"]["bytes"], self._parent.spec.decode).pixels
 
-    def _encode(self, row: dict[str, Any], outcome: Prediction | DataFault) -> dict[str, Any]:
+    def _encode(self, row: dict[str, Any], outcome: Prediction | DataFault) -> list[dict[str, Any]]:
         if isinstance(outcome, DataFault):
-            return self.refuse(row, outcome)
-        own = {"image_id": row["image_id"], "parent_id": row["image_id"], "split": row["split"]}
-        return ok({**own, **_columns(outcome, row["image_id"], self._spec)})
+            return [self.refuse(row, outcome)]
+        return [ok({**self.origin(row), **_columns(outcome, row["image_id"], self._spec)})]
 
 
 def _columns(prediction: Prediction, image_id: str, spec: DatasetSpec) -> dict[str, Any]:

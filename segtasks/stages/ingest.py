@@ -27,7 +27,7 @@ from segtasks.shards.recipe import Recipe, read_recipe
 from segtasks.shards.schema import to_meta
 from segtasks.shards.snapshot import Snapshot
 from segtasks.shards.tables import read_table
-from segtasks.shards.writer import ok, quarantined
+from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec
 from segtasks.stages._ahead import map_ahead
 from segtasks.stages._run import Proposal, Stage, run
@@ -225,26 +225,23 @@ class _Worker(ShardWorker[SourceItem]):
         rows = self._manifest[1].slice(unit.first_item, unit.inputs).drop_columns(["unit"]).to_pylist()
         return [SourceItem(**{**row, "labels": json.loads(row["labels"])}) for row in rows]
 
-    def make_rows(self, inputs: Iterable[SourceItem]) -> Iterator[dict[str, Any]]:
-        return map_ahead(self._row, inputs, threads=decode_threads, ahead=2 * decode_threads)
+    def make_rows(self, inputs: Iterable[SourceItem]) -> Iterator[list[dict[str, Any]]]:
+        return map_ahead(self._rows, inputs, threads=decode_threads, ahead=2 * decode_threads)
 
-    def refuse(self, one: SourceItem, fault: DataFault) -> dict[str, Any]:
-        return quarantined(self._origin(one), fault)
-
-    def _origin(self, item: SourceItem) -> dict[str, Any]:
+    def origin(self, one: SourceItem) -> dict[str, Any]:
         return {
-            "image_id": item.image_id,
-            "group_id": item.group_id,
-            "split": item.split,
-            "source_uri": self._source.url_of(item.path),
-            "source_version": item.version,
+            "image_id": one.image_id,
+            "group_id": one.group_id,
+            "split": one.split,
+            "source_uri": self._source.url_of(one.path),
+            "source_version": one.version,
         }
 
-    def _row(self, item: SourceItem) -> dict[str, Any]:
+    def _rows(self, item: SourceItem) -> list[dict[str, Any]]:
         try:
-            return ok({**self._origin(item), **self._read(item)})
+            return [ok({**self.origin(item), **self._read(item)})]
         except DataFault as fault:
-            return self.refuse(item, fault)
+            return [self.refuse(item, fault)]
 
     def _read(self, item: SourceItem) -> dict[str, Any]:
         try:

@@ -14,7 +14,7 @@ from segtasks.errors import DataFault, InputError
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.snapshot import Snapshot, open_snapshot
-from segtasks.shards.writer import ok, quarantined
+from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec, Resize
 from segtasks.stages._ahead import map_ahead
 from segtasks.stages._derive import Rows, propose_derived, read_unit
@@ -82,19 +82,19 @@ class _Worker(ShardWorker[dict[str, Any]]):
     def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
         return Rows(read_unit(self._parent, unit, _COLUMNS))
 
-    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        return map_ahead(self._row, inputs, threads=threads, ahead=2 * threads)
+    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        return map_ahead(self._rows, inputs, threads=threads, ahead=2 * threads)
 
-    def refuse(self, one: dict[str, Any], fault: DataFault) -> dict[str, Any]:
-        return quarantined({name: one[name] for name in _KEPT}, fault)
+    def origin(self, one: dict[str, Any]) -> dict[str, Any]:
+        return {name: one[name] for name in _KEPT}
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _rows(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         if self._config.resize is None:
-            return ok(row)
+            return [ok(row)]
         try:
-            return ok({**row, **self._resized(row, self._config.resize)})
+            return [ok({**row, **self._resized(row, self._config.resize)})]
         except DataFault as fault:
-            return self.refuse(row, fault)
+            return [self.refuse(row, fault)]
 
     def _resized(self, row: dict[str, Any], size: Resize) -> dict[str, Any]:
         pixels = resize_image(decode_image(row["image"]["bytes"], self._parent.spec.decode).pixels, size.height, size.width)

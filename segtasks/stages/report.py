@@ -108,6 +108,7 @@ def _coverage(stage: str, snapshot: Snapshot, refused: list[Quarantined]) -> Sta
         rows=counts.rows,
         done=counts.done,
         quarantined=counts.quarantined,
+        empty=counts.empty,
         reasons=Counter(row.error_type for row in refused if row.stage == stage),
     )
 
