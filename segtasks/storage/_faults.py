@@ -11,9 +11,28 @@ from typing import Literal, TypeVar
 from segtasks.errors import StorageError, StoreRefused
 
 T = TypeVar("T")
-Meaning = Literal["missing", "exists", "denied", "unsupported", "full", "transient", "other"]
+Meaning = Literal["missing", "no bucket", "exists", "denied", "unsupported", "full", "transient", "other"]
 
-deadline_seconds = 60.0  # for one call, retries included
+deadline_seconds = 60.0  # for one call, retries included; `seconds_for` more where it moves bytes
+attempt_seconds = 15.0  # for one try of it
+_slowest_bytes_per_second = 1 << 20
+_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
+_DENIED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthenticationFailed", "AuthorizationFailure"}
+_DENIED_TYPES = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "ProfileNotFound",
+    "RefreshError",
+    "DefaultCredentialsError",
+    "CredentialUnavailableError",
+}
+_MISTAKES = {"ParamValidationError", "InvalidRegionError", "InvalidBucketName", "InvalidURL"}  # types and codes: no try will help
+
+
+def seconds_for(size: int) -> float:
+    """What moving `size` bytes may take on top of a call's deadline."""
+    return size / _slowest_bytes_per_second
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -23,6 +42,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or current.__context__
+
+
+def _code(error: BaseException) -> str:
+    """The store's own word for what is wrong, or an empty string."""
+    response = getattr(error, "response", None)  # botocore
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    code = getattr(error, "error_code", None)  # azure: a str, or an enum of one
+    return str(getattr(code, "value", code) or "")
 
 
 def _http_status(error: BaseException) -> int | None:
@@ -38,25 +66,30 @@ def _http_status(error: BaseException) -> int | None:
 
 
 def meaning(error: BaseException) -> Meaning:
-    """Classify by type first, then by the HTTP status of any exception in the chain."""
+    """Classify by type first, then by the code and HTTP status of any exception in the chain."""
     if isinstance(error, FileExistsError):
         return "exists"
+    chain = list(_chain(error))
+    names = {_code(link) for link in chain} | {type(link).__name__ for link in chain}
+    if names & _NO_BUCKET:
+        return "no bucket"
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         return "missing"
-    statuses = [status for link in _chain(error) if (status := _http_status(link))]
+    statuses = {status for link in chain if (status := _http_status(link))}
     if 412 in statuses:
         return "exists"
-    if isinstance(error, PermissionError) or any(status in (401, 403) for status in statuses):
+    # gcsfs says 403 in words only
+    if isinstance(error, PermissionError) or names & _DENIED_TYPES or (type(error) is OSError and str(error).startswith("Forbidden:")):
         return "denied"
-    if 501 in statuses:
+    if names & _DENIED or statuses & {401, 403}:
+        return "denied"
+    if names & _MISTAKES or statuses & {301, 308, 405, 411, 501}:
         return "unsupported"
-    if any(type(link).__name__ in ("NoCredentialsError", "RefreshError", "DefaultCredentialsError") for link in _chain(error)):
-        return "denied"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "full"
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return "denied"
-    if any(status == 404 for status in statuses):
+    if 404 in statuses:
         return "missing"
     if isinstance(error, (OSError, TimeoutError)) or statuses:  # ConnectionError and asyncio's time-outs are OSErrors too
         return "transient"
@@ -69,12 +102,17 @@ def translate(error: BaseException, doing: str) -> Exception:
     kind = meaning(error)
     if kind == "missing":
         return FileNotFoundError(f"{doing}: no such object")
+    if kind == "no bucket":
+        return StoreRefused(f"{doing}: the bucket does not exist ({_short(error)}); check the URL and the endpoint, or create the bucket")
     if kind == "denied":
         return StoreRefused(f"{doing}: access denied ({_short(error)}); check the credentials in the environment and the bucket's policy")
     if kind == "full":
         return StorageError(f"{doing}: no space left ({_short(error)}); nothing was committed, free space and run again")
     if kind == "unsupported":
-        return StoreRefused(f"{doing}: the store does not support this ({_short(error)}); needed: a store with create-only writes")
+        return StoreRefused(
+            f"{doing}: the store does not take this ({_short(error)}); check the bucket's name, region and endpoint: "
+            "needed is a store with create-only writes"
+        )
     return StorageError(f"{doing}: {_short(error)}; run again, finished shards are kept")
 
 
@@ -83,13 +121,13 @@ def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
-def with_retries(call: Callable[[], T], doing: str, *, deadline: float | None = None) -> T:
+def with_retries(call: Callable[[], T], doing: str) -> T:
     """Run `call`, again after transient faults with full jitter, until the deadline; then a `StorageError`.
 
     `FileNotFoundError`, refusals and a full disk are raised at once. Not for create-only writes, whose lost answers must be
     resolved by reading back.
     """
-    stop = time.monotonic() + (deadline_seconds if deadline is None else deadline)
+    stop = last_start()
     attempt = 0
     while True:
         try:
@@ -102,8 +140,13 @@ def with_retries(call: Callable[[], T], doing: str, *, deadline: float | None = 
             attempt += 1
 
 
+def last_start() -> float:
+    """The monotonic time after which no try begins: one that began later would not end within the deadline."""
+    return time.monotonic() + max(0.0, deadline_seconds - attempt_seconds)
+
+
 def wait_before_retry(attempt: int, stop: float) -> bool:
-    """Sleep a random part of 0.1, 0.2, 0.4, ... (at most 5) seconds; False when the deadline would pass."""
+    """Sleep a random part of 0.1, 0.2, 0.4, ... (at most 5) seconds; False when that would pass `stop`."""
     pause = random.uniform(0, min(5.0, 0.1 * 2**attempt))
     if time.monotonic() + pause >= stop:
         return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -19,15 +18,20 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.spec import AbstractBufferedFile
 
-from segtasks.errors import ConfigError, MissingExtra, StorageError, StoreRefused
-from segtasks.storage._faults import deadline_seconds, meaning, translate, wait_before_retry, with_retries
+from segtasks.errors import ConfigError, StorageError, StoreRefused
+from segtasks.storage import _faults
+from segtasks.storage._clients import call, connect
+from segtasks.storage._faults import last_start, meaning, seconds_for, translate, wait_before_retry, with_retries
 from segtasks.storage._options import StorageOptions, check_options, check_url, options_for
 
 max_object_bytes = 256 << 20  # hard cap of one create-only PUT; also the chunk size, so that no client goes multipart
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _PROBE = ".segtasks-probe-"
 _memory_lock = threading.Lock()
+_unmeasured_bytes = 16 << 20  # a whole read gets time for so many; one that needs more is measured first and tried again
+_look_bytes = 64 << 10
+_read_ahead_bytes = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def open_store(url: str, storage: StorageOptions | None = None) -> Store:
 class Store:
     """A store behind fsspec. Picklable: each process opens its own connection."""
 
+    _retries_inside = True  # so that an answer may have been lost without our seeing it
+
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
         self.url = url
         self.options = dict(options or {})
@@ -82,54 +88,63 @@ class Store:
     @property
     def _fs(self) -> Any:
         if self._lazy_fs is None:
-            protocol = self.url.partition("://")[0]
-            options = dict(self.options)
-            if protocol != "memory":
-                options.setdefault("use_listings_cache", False)  # another process's commit must be seen at once
-            try:
-                self._lazy_fs = fsspec.filesystem(protocol, **options)
-            except ImportError as error:
-                extra = _EXTRAS.get(protocol)
-                hint = f"pip install 'segtasks[{extra}]'" if extra else f"install the fsspec backend of {protocol}://"
-                raise MissingExtra(f"{self.url} needs another package ({error}): {hint}") from error
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"the storage options of {self.url} are not accepted: {error}") from error
+            self._lazy_fs = connect(self.url, self.options, max_object_bytes)
         return self._lazy_fs
+
+    def _call(self, name: str, path: str, *arguments: Any, size: int | None = 0, **options: Any) -> Any:
+        """One try of a call on the client, with the time that moving `size` bytes may take (None: as long as answers come)."""
+        seconds = None if size is None else _faults.attempt_seconds + seconds_for(size)
+        return call(self._fs, name, self._key(path), *arguments, seconds=seconds, **options)
+
+    def _info(self, path: str) -> dict[str, Any]:
+        return dict(with_retries(lambda: self._call("info", path), f"looking up {self.url_of(path)}"))
 
     def _key(self, path: str) -> str:
         return str(self._fs._strip_protocol(self.url_of(path)))
 
     def read(self, path: str) -> bytes:
         """The whole object. A missing one is `FileNotFoundError`."""
-        return bytes(with_retries(lambda: self._fs.cat_file(self._key(path)), f"reading {self.url_of(path)}"))
+        size = _unmeasured_bytes
+        options = {"max_concurrency": 1} if self.url.startswith(("s3://", "s3a://")) else {}  # otherwise it asks for the size first
+
+        def once() -> bytes:
+            nonlocal size
+            try:
+                return bytes(self._call("cat_file", path, size=size, **options))
+            except TimeoutError:
+                size = max(size, int(self._call("info", path)["size"]))
+                raise
+
+        return with_retries(once, f"reading {self.url_of(path)}")
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """Bytes `start` (inclusive) to `end` (exclusive); a negative start counts from the end."""
+        size = _unmeasured_bytes if start < 0 else end - start
         doing = f"reading {self.url_of(path)}"
-        return bytes(with_retries(lambda: self._fs.cat_file(self._key(path), start=start, end=end), doing))
+        return bytes(with_retries(lambda: self._call("cat_file", path, start=start, end=end, size=size), doing))
 
     def open(self, path: str) -> IO[bytes]:
         """A seekable binary file for reading."""
-        file: IO[bytes] = with_retries(lambda: self._fs.open(self._key(path), "rb"), f"opening {self.url_of(path)}")
+        file: IO[bytes] = _ReadFile(self, path, self.size(path))
         return file
 
     def exists(self, path: str) -> bool:
         try:
-            with_retries(lambda: self._fs.info(self._key(path)), f"looking up {self.url_of(path)}")
+            self._info(path)
         except FileNotFoundError:
             return False
         return True
 
     def size(self, path: str) -> int:
-        return int(with_retries(lambda: self._fs.info(self._key(path)), f"looking up {self.url_of(path)}")["size"])
+        return int(self._info(path)["size"])
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every object under the folder `prefix`, recursively, sorted by path. A missing folder is empty."""
-        root = self._key("")
-        try:
-            found = with_retries(lambda: self._fs.find(self._key(prefix), detail=True), f"listing {self.url_of(prefix)}")
+        try:  # a listing is one request a page: as long as answers come it has time
+            found = with_retries(lambda: self._call("find", prefix, detail=True, size=None), f"listing {self.url_of(prefix)}")
         except FileNotFoundError:
             return
+        root = self._key("")
         for key in sorted(found):
             info = found[key]
             if info.get("type") == "directory":
@@ -149,8 +164,8 @@ class Store:
         """
         if len(data) > max_object_bytes:
             raise StorageError(f"{self.url_of(path)} has {len(data)} bytes; one object may have {max_object_bytes}: make shards smaller")
-        stop = time.monotonic() + deadline_seconds
-        attempt, answer_lost = 0, False
+        stop = last_start()
+        attempt, answer_lost = 0, self._retries_inside
         while True:
             try:
                 self._put(path, data)
@@ -158,31 +173,41 @@ class Store:
             except Exception as error:
                 kind = meaning(error)
                 if kind == "exists":
-                    return answer_lost and self.read(path) == data
+                    try:
+                        return answer_lost and self._holds(path, data)
+                    except FileNotFoundError:  # deleted since: the name is free again
+                        kind = "transient"
                 if kind == "other":
                     raise
                 if kind != "transient" or not wait_before_retry(attempt, stop):
                     raise translate(error, f"writing {self.url_of(path)}") from error
                 attempt, answer_lost = attempt + 1, True
 
+    def _holds(self, path: str, data: bytes) -> bool:
+        """Whether the object has these bytes; most others are told by their size or beginning."""
+        if self.size(path) != len(data):
+            return False
+        look = data[:_look_bytes]
+        return not data or (self.read_range(path, 0, len(look)) == look and self.read(path) == data)
+
     def _put(self, path: str, data: bytes) -> None:
-        key = self._key(path)
         if self.url.startswith("memory://"):
             with _memory_lock:  # fsspec's memory store looks first and writes then
-                self._fs.pipe_file(key, data, mode="create")
-        elif self.url.startswith(("az://", "abfs://", "abfss://")):
-            self._fs.pipe_file(key, data, mode="create")
-        else:
-            self._fs.pipe_file(key, data, mode="create", chunksize=max_object_bytes + (1 << 18))
+                self._fs.pipe_file(self._key(path), data, mode="create")
+            return
+        # S3 and GCS go multipart above the chunk size; Azure's limit is set when connecting
+        azure = self.url.startswith(("az://", "abfs://", "abfss://"))
+        options = {} if azure else {"chunksize": max_object_bytes + (1 << 18)}
+        self._call("pipe_file", path, data, mode="create", size=len(data), **options)
 
     def replace(self, path: str, data: bytes) -> None:
         """Write or overwrite a page for people (a report). Never for data: that is `create`."""
-        with_retries(lambda: self._fs.pipe_file(self._key(path), data), f"writing {self.url_of(path)}")
+        with_retries(lambda: self._call("pipe_file", path, data, size=len(data)), f"writing {self.url_of(path)}")
 
     def delete(self, path: str) -> None:
         """Remove an object; a missing one is fine. Only sweeps and retention use it, never a commit."""
         try:
-            with_retries(lambda: self._fs.rm_file(self._key(path)), f"deleting {self.url_of(path)}")
+            with_retries(lambda: self._call("rm_file", path), f"deleting {self.url_of(path)}")
         except FileNotFoundError:
             return
 
@@ -201,6 +226,17 @@ class Store:
             )
 
 
+class _ReadFile(AbstractBufferedFile):  # type: ignore[misc]
+    """Reads through `read_range`, so that a file has the retries, the deadline and the errors of every other read."""
+
+    def __init__(self, store: Store, path: str, size: int) -> None:
+        self._store, self._path = store, path
+        super().__init__(store._fs, store._key(path), "rb", block_size=_read_ahead_bytes, cache_type="readahead", size=size)
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return self._store.read_range(self._path, start, min(end, self.size))
+
+
 def _modified(info: Mapping[str, Any]) -> float:
     """When a listed object was written: every backend has its own word for it, and some give text."""
     for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
@@ -216,6 +252,8 @@ def _modified(info: Mapping[str, Any]) -> float:
 
 class LocalStore(Store):
     """A folder. The lock is `os.link`: unlike a rename it fails when the name is taken."""
+
+    _retries_inside = False
 
     def _file(self, path: str) -> str:
         return os.path.join(self.url, path) if path else self.url
