@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +38,7 @@ _UNITS = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """One shard to be made. Its inputs are `selected` rows of `parent_shard` (None: a whole one), or items of a manifest."""
 
@@ -57,7 +57,7 @@ class Unit:
         return f"shards/{folder_of(self.split)}/part-{self.key}.parquet"
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in _UNITS.names}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:
@@ -103,23 +103,21 @@ def write_items(store: Store, table: pa.Table) -> str:
     return write_table(store, LISTS, table, row_group=4096)
 
 
-def write_units(store: Store, units: Iterable[Unit], chunk: int = 100_000) -> tuple[str, ...]:
-    names, rows = [], []
-    for unit in units:
-        rows.append(unit.as_json())
-        if len(rows) == chunk:
-            names.append(write_table(store, LISTS, pa.Table.from_pylist(rows, schema=_UNITS)))
-            rows = []
-    if rows:
-        names.append(write_table(store, LISTS, pa.Table.from_pylist(rows, schema=_UNITS)))
+def write_units(store: Store, units: Sequence[Unit], chunk: int = 100_000) -> tuple[str, ...]:
+    names = []
+    for start in range(0, len(units), chunk):
+        part = units[start : start + chunk]
+        columns = {name: [getattr(unit, name) for unit in part] for name in _UNITS.names}
+        names.append(write_table(store, LISTS, pa.table(columns, schema=_UNITS)))
     return tuple(names)
 
 
 def read_units(store: Store, plan: Plan) -> Iterator[Unit]:
     """The plan's units, in plan order."""
     for name in plan.units:
-        for row in read_table(store, LISTS, name).to_pylist():
-            yield Unit.from_json(row)
+        for rows in read_table(store, LISTS, name).to_batches(max_chunksize=4096):  # the others are not Python objects yet
+            for row in rows.to_pylist():
+                yield Unit.from_json(row)
 
 
 def totals(units: Sequence[Unit]) -> tuple[int, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +16,10 @@ from segtasks.storage import Store
 
 KEY = b"segtasks"
 _TAIL = 64 << 10  # enough for most footers in one read
+_ROWS = 4096  # that are Python objects at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardRecord:
     """A committed shard. `digest` proves its bytes: sha256 of (sha256 of the data part, sha256 of the footer part)."""
 
@@ -38,11 +40,11 @@ class ShardRecord:
     errors: tuple[str, ...] = field(default=())  # distinct error types of quarantined rows
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in LIST.names}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ShardRecord:
-        values = {item.name: data[item.name] for item in fields(cls) if item.name in data}
+        values = {name: data[name] for name in LIST.names if name in data}
         values["deleted_rows"] = tuple(values.get("deleted_rows") or ())
         values["errors"] = tuple(values.get("errors") or ())
         return cls(**values)
@@ -67,6 +69,17 @@ LIST = pa.schema(
         ("errors", pa.list_(pa.string())),
     ]
 )
+
+
+def table_of(records: Sequence[ShardRecord]) -> pa.Table:
+    """By column: rows as dicts would take ten times the memory."""
+    return pa.table({name: [getattr(record, name) for record in records] for name in LIST.names}, schema=LIST)
+
+
+def records_of(table: pa.Table) -> Iterator[ShardRecord]:
+    for rows in table.to_batches(max_chunksize=_ROWS):
+        for row in rows.to_pylist():
+            yield ShardRecord.from_json(row)
 
 
 def file_digest(content_sha256: str, footer: bytes | memoryview) -> str:

@@ -25,7 +25,7 @@ from segtasks.errors import ConfigError, CorruptError, InputError, did_you_mean
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests, canonical_json, digest_ids, subtract_digest
 from segtasks.shards.recipe import Recipe, require_recipe
-from segtasks.shards.records import LIST, ShardRecord
+from segtasks.shards.records import ShardRecord, records_of, table_of
 from segtasks.shards.schema import BLOBS, schema_named
 from segtasks.shards.tables import read_table, write_table
 from segtasks.shards.writer import EMPTY, OK, QUARANTINED
@@ -142,8 +142,7 @@ class Snapshot:
         """Every shard by path, in the order of the lists."""
         found: dict[str, ShardRecord] = {}
         for name in self.file.lists:
-            for row in read_table(self.store, LISTS, name).to_pylist():
-                found[row["path"]] = ShardRecord.from_json(row)
+            found |= {record.path: record for record in records_of(read_table(self.store, LISTS, name))}
         return found
 
     def shards(self, splits: Sequence[str] | None = None) -> list[ShardRecord]:
@@ -230,7 +229,7 @@ def publish(
         changed = _with_deletions(parent, deletions or {}) + new
         lists = parent.file.lists if parent else ()
         if changed:
-            name = write_table(store, LISTS, pa.Table.from_pylist([record.as_json() for record in changed], schema=LIST))
+            name = write_table(store, LISTS, table_of(changed))
             lists = (*lists, name)
         records_now = {**(parent.records if parent else {}), **{record.path: record for record in changed}}
         file = SnapshotFile(

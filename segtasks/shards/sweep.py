@@ -9,6 +9,7 @@ from pydantic import Field
 
 from segtasks.config import Config
 from segtasks.errors import InputError
+from segtasks.shards.journal import journal_folder
 from segtasks.shards.plan import latest_plan, read_plan, read_units
 from segtasks.shards.recipe import PATH as RECIPE
 from segtasks.shards.recipe import require_recipe
@@ -16,7 +17,8 @@ from segtasks.shards.snapshot import Snapshot, read_snapshot_file, snapshot_numb
 from segtasks.storage import Entry, StorageOptions, open_store
 
 _OURS = re.compile(
-    r"(plans|snapshots)/(lists/[0-9a-f]{32}\.parquet|[0-9]{6,}/plan\.json|[0-9]{6,}\.json)|shards/[^/]+/part-[0-9a-f]{32}\.parquet"
+    r"(plans|snapshots)/((lists|[0-9]{6,}/records)/[0-9a-f]{32}\.parquet|[0-9]{6,}/plan\.json|[0-9]{6,}\.json)"
+    r"|shards/[^/]+/part-[0-9a-f]{32}\.parquet"
 )
 default_age_seconds = 24 * 3600.0
 
@@ -62,6 +64,7 @@ def sweep(
         needed |= {f"plans/lists/{unit.items}.parquet" for unit in units if unit.items}
         if plan is not None and number == plan.number and snapshot_of_plan(latest, number) is None:
             needed |= {unit.path for unit in units}
+            needed |= {entry.path for entry in store.list(journal_folder(number))}
     now = time.time()
     orphans, foreign, kept = [], [], 0
     for entry in store.list():

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 
@@ -20,17 +19,19 @@ from segtasks.engines import JSON, Done, Engine, Failed, WorkerFactory
 from segtasks.errors import CorruptError, IncompleteError, QuarantineLimit, error_named
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests
+from segtasks.shards.journal import Journal, read_journal
 from segtasks.shards.plan import Plan, Unit, claim_plan, latest_plan, read_units, totals, write_units
 from segtasks.shards.recipe import Recipe, claim_recipe, read_recipe
 from segtasks.shards.records import ShardRecord, read_record
 from segtasks.shards.snapshot import Snapshot, latest_snapshot, publish, snapshot_of_plan
 from segtasks.shards.tables import read_table, write_table
+from segtasks.stages._ahead import map_ahead
 from segtasks.stages._isolate import find_poison
 from segtasks.stages._shard import work_item
 from segtasks.stages.config import StageConfig
 from segtasks.stages.progress import Progress
 from segtasks.stages.result import StageResult
-from segtasks.storage import Store
+from segtasks.storage import Entry, Store
 
 passes = 3  # over units that failed; before the last one, those that ended their worker twice are taken apart
 footer_threads = 16
@@ -147,25 +148,56 @@ def _plan(stage: Stage) -> Plan | None:
 
 def _make(stage: Stage, plan: Plan, units: Sequence[Unit], engine: Engine, progress: Progress) -> tuple[list[ShardRecord], int]:
     """Every unit's record: read from the shards that are there, made for the others."""
-    present = {entry.path: entry.size for entry in stage.store.list("shards")}
-    finished = [unit for unit in units if unit.path in present]
-    with ThreadPoolExecutor(footer_threads) as pool:
-        found = pool.map(lambda unit: read_record(stage.store, unit.path, present[unit.path]), finished)
-        records = {record.path: record for record in found}
+    journal = Journal(stage.store, plan.number)
+    records = _read_records(stage.store, plan, units, journal)
     tally = _Tally(stage, plan, len(units), progress)
     tally.start(records.values())
-    made = _Made(stage, engine, stage.make_worker(plan), records, tally, progress)
+    made = _Made(stage, engine, stage.make_worker(plan), records, journal, tally, progress)
     for attempt in range(passes):
         todo = [unit for unit in units if unit.path not in records]
         if not todo:
             break
         suspects = [unit for unit in todo if attempt == passes - 1 and made.ended_its_worker(unit)]
         refused = find_poison(engine, made.make_worker, suspects) if suspects else {}
-        made.run([work_item(unit, refused=refused.get(unit.key)) for unit in todo])
+        made.run(_WorkItems(todo, refused))
     todo = [unit for unit in units if unit.path not in records]
     if todo:
         raise _incomplete(stage, len(units), todo, made.failures)
     return [records[unit.path] for unit in units], made.computed
+
+
+def _read_records(store: Store, plan: Plan, units: Sequence[Unit], journal: Journal) -> dict[str, ShardRecord]:
+    """The records of the shards that are there: from the plan's journal, and from the footers of those that are not in it."""
+    present: dict[str, Entry] = {entry.path: entry for entry in store.list("shards")}
+    if not present:
+        return {}
+    known = read_journal(store, plan.number, present)
+    records = {unit.path: known[unit.path] for unit in units if unit.path in known}
+    unknown = (path for unit in units if (path := unit.path) in present and path not in records)
+    for record in map_ahead(lambda path: read_record(store, path, present[path].size), unknown, footer_threads, 4 * footer_threads):
+        records[record.path] = record
+        journal.add(record)
+    return records
+
+
+class _WorkItems(Sequence[JSON]):
+    """Units as work items, made when the engine takes them: as dicts, 100,000 of them take more memory than all else."""
+
+    def __init__(self, units: Sequence[Unit], refused: Mapping[str, Mapping[int, str]]) -> None:
+        self._units, self._refused = units, refused
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    @overload
+    def __getitem__(self, place: int) -> JSON: ...
+    @overload
+    def __getitem__(self, place: slice) -> _WorkItems: ...
+    def __getitem__(self, place: int | slice) -> JSON | _WorkItems:
+        if isinstance(place, slice):
+            return _WorkItems(self._units[place], self._refused)
+        unit = self._units[place]
+        return work_item(unit, refused=self._refused.get(unit.key))
 
 
 class _Made:
@@ -177,11 +209,12 @@ class _Made:
         engine: Engine,
         make_worker: WorkerFactory,
         records: dict[str, ShardRecord],
+        journal: Journal,
         tally: _Tally,
         progress: Progress,
     ) -> None:
         self._stage, self._engine, self._tally, self._progress = stage, engine, tally, progress
-        self.make_worker, self.records = make_worker, records
+        self.make_worker, self.records, self._journal = make_worker, records, journal
         self.failures: dict[str, Failed] = {}
         self.computed = 0
 
@@ -197,6 +230,7 @@ class _Made:
                     self.records[record.path] = record
                     self.failures.pop(record.path, None)
                     self.computed += 1
+                    self._journal.add(record)
                     self._tally.add(record)
                 elif outcome.fatal:
                     raise error_named(outcome.error_type, outcome.error)

@@ -97,7 +97,8 @@ class RayEngine:
             return
         factory = ray.put(make_worker)
         mailbox = _mailbox()
-        waiting = deque(items)
+        returned: deque[JSON] = deque()  # of actors that died, before they got to them
+        source, waiting = iter(items), len(items)
         starting: dict[Any, ActorHandle[Any]] = {}  # holds no items: on a cluster that lost a node it may start late, or never
         # each started actor's items, in the order it works on them
         queues: dict[ActorHandle[Any], deque[tuple[Any, JSON]]] = {}
@@ -107,8 +108,10 @@ class RayEngine:
             starting[actor.started.remote()] = actor
 
         def fill(actor: ActorHandle[Any]) -> None:
+            nonlocal waiting
             while waiting and len(queues[actor]) < _items_ahead:
-                item = waiting.popleft()
+                item = returned.popleft() if returned else next(source)
+                waiting -= 1
                 queues[actor].append((actor.run.remote(item), item))
 
         try:
@@ -137,7 +140,9 @@ class RayEngine:
                 try:
                     kind, value = ray.get(reference)
                 except RayActorError as error:
-                    waiting.extendleft(one for _, one in reversed(queues.pop(actor)))
+                    left = [one for _, one in queues.pop(actor)]
+                    returned.extend(left)
+                    waiting += len(left)
                     self._actors.discard(actor)
                     start()
                     codes = dict(ray.get(mailbox.take.remote()))
