@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from posixpath import basename
+from typing import NamedTuple
 
 from segtasks.errors import CorruptError
 from segtasks.shards.records import ShardRecord, records_of, table_of
 from segtasks.shards.tables import read_table, write_table
-from segtasks.storage import Entry, Store
+from segtasks.storage import Store
 
 log = logging.getLogger(__name__)
 records_a_list = 1000  # fewer are not worth an object: their footers are read in a second or two
@@ -40,7 +41,18 @@ class Journal:
             self._waiting = []
 
 
-def read_journal(store: Store, plan: int, present: Mapping[str, Entry]) -> dict[str, ShardRecord]:
+class Listed(NamedTuple):
+    """What a listing says of a shard: an `Entry` less what is not needed, since there may be 100,000."""
+
+    size: int
+    modified: float
+
+
+def list_shards(store: Store) -> dict[str, Listed]:
+    return {entry.path: Listed(entry.size, entry.modified) for entry in store.list("shards")}
+
+
+def read_journal(store: Store, plan: int, present: Mapping[str, Listed]) -> dict[str, ShardRecord]:
     """The records that may be believed, by path. `present` are the shards that the store lists."""
     found: dict[str, ShardRecord] = {}
     for written in store.list(journal_folder(plan)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ class Unit:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Unit:
         selected = data.get("selected")
-        return cls(**{**data, "selected": None if selected is None else tuple(selected)})
+        return cls(**{**data, "split": sys.intern(data["split"]), "selected": None if selected is None else tuple(selected)})
 
 
 def folder_of(split: str) -> str:
@@ -107,8 +108,8 @@ def write_units(store: Store, units: Sequence[Unit], chunk: int = 100_000) -> tu
     names = []
     for start in range(0, len(units), chunk):
         part = units[start : start + chunk]
-        columns = {name: [getattr(unit, name) for unit in part] for name in _UNITS.names}
-        names.append(write_table(store, LISTS, pa.table(columns, schema=_UNITS)))
+        columns = [pa.array([getattr(unit, one.name) for unit in part], one.type) for one in _UNITS]
+        names.append(write_table(store, LISTS, pa.Table.from_arrays(columns, schema=_UNITS)))
     return tuple(names)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,7 @@ class ShardRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ShardRecord:
         values = {name: data[name] for name in LIST.names if name in data}
+        values["split"] = sys.intern(values["split"])
         values["deleted_rows"] = tuple(values.get("deleted_rows") or ())
         values["errors"] = tuple(values.get("errors") or ())
         return cls(**values)
@@ -73,7 +75,7 @@ LIST = pa.schema(
 
 def table_of(records: Sequence[ShardRecord]) -> pa.Table:
     """By column: rows as dicts would take ten times the memory."""
-    return pa.table({name: [getattr(record, name) for record in records] for name in LIST.names}, schema=LIST)
+    return pa.Table.from_arrays([pa.array([getattr(record, one.name) for record in records], one.type) for one in LIST], schema=LIST)
 
 
 def records_of(table: pa.Table) -> Iterator[ShardRecord]:

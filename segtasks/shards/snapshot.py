@@ -231,7 +231,7 @@ def publish(
         if changed:
             name = write_table(store, LISTS, table_of(changed))
             lists = (*lists, name)
-        records_now = {**(parent.records if parent else {}), **{record.path: record for record in changed}}
+        records_now = {**parent.records, **{record.path: record for record in changed}}.values() if parent else changed
         file = SnapshotFile(
             number=(parent.number + 1) if parent else 1,
             parent=parent.number if parent else None,
@@ -241,11 +241,11 @@ def publish(
             spec=recipe.spec,
             input=input,
             source=source,
-            counts=count(store, recipe.rows, records_now.values()),
-            ids=_ids_of(store, recipe.rows, records_now.values()),
-            errors=dict(Counter(error for record in records_now.values() for error in record.errors)),
+            counts=count(store, recipe.rows, records_now),
+            ids=_ids_of(store, recipe.rows, records_now),
+            errors=dict(Counter(error for record in records_now for error in record.errors)),
             lists=lists,
-            summary=summarise(list(records_now.values())) if summarise else {},
+            summary=summarise(list(records_now)) if summarise else {},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             segtasks=__version__,
         )

@@ -19,7 +19,7 @@ from segtasks.engines import JSON, Done, Engine, Failed, WorkerFactory
 from segtasks.errors import CorruptError, IncompleteError, QuarantineLimit, error_named
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests
-from segtasks.shards.journal import Journal, read_journal
+from segtasks.shards.journal import Journal, list_shards, read_journal
 from segtasks.shards.plan import Plan, Unit, claim_plan, latest_plan, read_units, totals, write_units
 from segtasks.shards.recipe import Recipe, claim_recipe, read_recipe
 from segtasks.shards.records import ShardRecord, read_record
@@ -31,7 +31,7 @@ from segtasks.stages._shard import work_item
 from segtasks.stages.config import StageConfig
 from segtasks.stages.progress import Progress
 from segtasks.stages.result import StageResult
-from segtasks.storage import Entry, Store
+from segtasks.storage import Store
 
 passes = 3  # over units that failed; before the last one, those that ended their worker twice are taken apart
 footer_threads = 16
@@ -168,11 +168,11 @@ def _make(stage: Stage, plan: Plan, units: Sequence[Unit], engine: Engine, progr
 
 def _read_records(store: Store, plan: Plan, units: Sequence[Unit], journal: Journal) -> dict[str, ShardRecord]:
     """The records of the shards that are there: from the plan's journal, and from the footers of those that are not in it."""
-    present: dict[str, Entry] = {entry.path: entry for entry in store.list("shards")}
+    present = list_shards(store)
     if not present:
         return {}
     known = read_journal(store, plan.number, present)
-    records = {unit.path: known[unit.path] for unit in units if unit.path in known}
+    records = {record.path: record for unit in units if (record := known.pop(unit.path, None)) is not None}
     unknown = (path for unit in units if (path := unit.path) in present and path not in records)
     for record in map_ahead(lambda path: read_record(store, path, present[path].size), unknown, footer_threads, 4 * footer_threads):
         records[record.path] = record

@@ -10,7 +10,7 @@ import pytest
 
 from segtasks.shards import journal
 from segtasks.shards.digest import digest_ids
-from segtasks.shards.journal import Journal, journal_folder, read_journal
+from segtasks.shards.journal import Journal, journal_folder, list_shards, read_journal
 from segtasks.shards.plan import Unit
 from segtasks.shards.records import ShardRecord
 from segtasks.shards.writer import ShardWriter, commit, ok
@@ -38,13 +38,13 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, lis
 
 
 def known(store: Store) -> dict[str, ShardRecord]:
-    return read_journal(store, 1, {entry.path: entry for entry in store.list("shards")})
+    return read_journal(store, 1, list_shards(store))
 
 
 def test_the_records_are_those_that_the_workers_returned(written: tuple[Store, list[ShardRecord]]) -> None:
     store, records = written
     assert known(store) == {record.path: record for record in records}
-    assert read_journal(store, 2, {entry.path: entry for entry in store.list("shards")}) == {}
+    assert read_journal(store, 2, list_shards(store)) == {}
 
 
 def test_a_shard_that_is_gone_or_has_another_size_is_not_claimed(written: tuple[Store, list[ShardRecord]]) -> None:
