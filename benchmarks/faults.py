@@ -72,15 +72,16 @@ class Trap:
     signal: int = signal.SIGKILL
 
 
-def subject(arguments: list[str], log: str, trap: Trap | None) -> None:
-    """`segtasks ARGUMENTS` in a new process group, its output in the file `log`."""
+def subject(arguments: list[str], log: str, trap: Trap | None, run: Callable[[list[str]], int] | None) -> None:
+    """`segtasks ARGUMENTS`, or another function of them, in a new process group, with its output in the file `log`."""
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if trap is not None:
         _set(trap)
-    from segtasks.cli.entry import run
+    if run is None:
+        from segtasks.cli.entry import run
 
     os._exit(run(arguments))
 
@@ -92,8 +93,7 @@ def _set(trap: Trap) -> None:
     put, link = _store.LocalStore._put, os.link
 
     def spring() -> None:
-        os.killpg(os.getpgid(0), trap.signal)
-        time.sleep(0)  # a stopped process goes on here
+        os.killpg(os.getpgid(0), trap.signal)  # a stopped process goes on after it
 
     def trapped_put(store: Any, path: str, data: bytes) -> None:
         nonlocal seen
@@ -121,9 +121,11 @@ _context.set_forkserver_preload(
 )
 
 
-def start(arguments: Sequence[str], log: Path, trap: Trap | None = None) -> ForkServerProcess:
+def start(
+    arguments: Sequence[str], log: Path, trap: Trap | None = None, run: Callable[[list[str]], int] | None = None
+) -> ForkServerProcess:
     """Start a subject; its process group's id is its pid."""
-    process = _context.Process(target=subject, args=(list(arguments), str(log), trap))
+    process = _context.Process(target=subject, args=(list(arguments), str(log), trap, run))
     process.start()
     return process
 
@@ -177,6 +179,12 @@ def group_members(group: int) -> list[int]:
                 if int(of) == group and state != "Z":
                     members.append(int(entry.name))
     return members
+
+
+def is_stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "T"
+    return False
 
 
 def parent_of(pid: int) -> int:
