@@ -123,11 +123,10 @@ def _write(
 ) -> None:
     """One writer: for each key, write as everyone else does, and check the bytes if told to have won."""
     store = open_store(url, storage)
-    body = bytearray((os.urandom(1 << 20) * (size // (1 << 20) + 1))[:size])
+    block = os.urandom(1 << 20)
     for key in range(keys):
         mark = f"writer {number} key {key} ".encode()
-        body[: len(mark)] = mark
-        data = bytes(body)
+        data = b"".join([mark, block * (size >> 20), block])[:size]
         try:
             barrier.wait(_patience_seconds)
         except threading.BrokenBarrierError:

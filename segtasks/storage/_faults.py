@@ -36,12 +36,11 @@ def seconds_for(size: int) -> float:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
+    """The error and what it was raised from; not what merely was being handled then, which may be the fault of an earlier call."""
     current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
+    while current is not None:
         yield current
-        current = current.__cause__ or current.__context__
+        current = current.__cause__
 
 
 def _code(error: BaseException) -> str:

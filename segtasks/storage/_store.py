@@ -170,18 +170,19 @@ class Store:
             try:
                 self._put(path, data)
                 return True
-            except Exception as error:
-                kind = meaning(error)
-                if kind == "exists":
-                    try:
-                        return answer_lost and self._holds(path, data)
-                    except FileNotFoundError:  # deleted since: the name is free again
-                        kind = "transient"
-                if kind == "other":
-                    raise
-                if kind != "transient" or not wait_before_retry(attempt, stop):
-                    raise translate(error, f"writing {self.url_of(path)}") from error
-                attempt, answer_lost = attempt + 1, True
+            except Exception as caught:  # noqa: BLE001 (what it means is asked next, outside: the read-back must not raise inside)
+                error = caught
+            kind = meaning(error)
+            if kind == "exists":
+                try:
+                    return answer_lost and self._holds(path, data)
+                except FileNotFoundError:  # deleted since: the name is free again
+                    kind = "transient"
+            if kind == "other":
+                raise error
+            if kind != "transient" or not wait_before_retry(attempt, stop):
+                raise translate(error, f"writing {self.url_of(path)}") from error
+            attempt, answer_lost = attempt + 1, True
 
     def _holds(self, path: str, data: bytes) -> bool:
         """Whether the object has these bytes; most others are told by their size or beginning."""
