@@ -13,6 +13,7 @@ from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
 
 Config = folder.Config
+LOG = "SEGTASKS_TEST_READ_LOG"  # environment variable: a file that gets a line for each read, with the process and the image
 
 
 def build(config: folder.Config, source: Store, spec: DatasetSpec | None = None) -> Poisoned:
@@ -21,6 +22,9 @@ def build(config: folder.Config, source: Store, spec: DatasetSpec | None = None)
 
 class Poisoned(folder.FolderReader):
     def read(self, item: SourceItem) -> RawSample:
+        if LOG in os.environ:
+            with open(os.environ[LOG], "a") as log:
+                log.write(f"{os.getpid()} {item.image_id}\n")
         if "abort" in item.image_id:
             os.abort()
         if "hang" in item.image_id:
