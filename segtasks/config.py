@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Validat
 from pydantic_core import CoreSchema
 
 from segtasks.errors import ConfigError, did_you_mean
+from segtasks.redact import redacted
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -101,7 +102,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         try:
             value = yaml.safe_load(raw) if raw else None
         except yaml.YAMLError as error:
-            raise ConfigError(f"the value of {key!r} is not valid YAML: {error}") from error
+            mark = getattr(error, "problem_mark", None)  # not the error itself: it quotes the value, which may be a secret
+            place = f" (character {mark.column + 1})" if mark else ""
+            raise ConfigError(f"the value of {key!r} is not valid YAML{place}; quote what has a meaning there") from None
         node = result
         *parents, last = key.split(".")
         for parent in parents:
@@ -139,7 +142,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         elif problem["type"] == "missing":
             lines.append(f"{name}: missing; {_description_at(model, path)}")
         else:
-            lines.append(f"{name}: {problem['msg']} (found: {problem['input']!r})")
+            found = "***" if "storage" in path else repr(redacted(problem["input"]))  # it may be a secret in the wrong place
+            lines.append(f"{name}: {problem['msg']} (found: {found})")
     return "\n".join(lines)
 
 

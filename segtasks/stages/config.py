@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from segtasks.config import Config, Plugin, execution
 from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
 from segtasks.spec import DecodePolicy, Resize
+from segtasks.storage._options import refuse_secrets
 from segtasks.training.config import TrainingConfig
 
 Where = dict[str, str | list[str]]
 
 
-class StageConfig(Config):
+class SafeConfig(Config):
+    """Refuses a secret before anything else looks at it: a configuration is stored in plans, and by Prefect."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, data: Any) -> Any:
+        return refuse_secrets(data)
+
+
+class StageConfig(SafeConfig):
     """What every stage has."""
 
     output: str = execution(..., min_length=1, description="URL of the stage's output: a folder, s3://, gs://, abfs://, memory://")
@@ -90,7 +100,7 @@ class EvaluateConfig(StageConfig):
     min_miou: float | None = execution(None, ge=0, le=1, description="exit 3 when the mean IoU is below this")
 
 
-class ReportConfig(Config):
+class ReportConfig(SafeConfig):
     """Make one self-contained HTML page of an evaluation."""
 
     evaluation: str = execution(..., min_length=1, description="shard set of an evaluation")
@@ -99,7 +109,7 @@ class ReportConfig(Config):
     examples: int = execution(6, ge=0, le=50, description="overlays of the best and of the worst images")
 
 
-class PipelineConfig(Config):
+class PipelineConfig(SafeConfig):
     """ingest -> preprocess -> train -> infer -> evaluate -> report under one output URL.
 
     Each section takes the settings of its stage except those the pipeline fills in: output, data, checkpoint, predictions,
