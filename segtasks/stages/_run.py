@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from segtasks import __version__
 from segtasks.engines import JSON, Done, Engine, Failed, WorkerFactory
-from segtasks.errors import CorruptError, IncompleteError, QuarantineLimit, error_named
+from segtasks.errors import CorruptError, IncompleteError, QuarantineLimit, StorageError, error_named
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests
 from segtasks.shards.journal import Journal, list_shards, read_journal
@@ -34,6 +34,7 @@ from segtasks.stages.result import StageResult
 from segtasks.storage import Store
 
 passes = 3  # over units that failed; before the last one, those that ended their worker twice are taken apart
+store_failures = 3  # in a row, without a shard made between them: then the run ends
 footer_threads = 16
 
 
@@ -217,10 +218,16 @@ class _Made:
         self.make_worker, self.records, self._journal = make_worker, records, journal
         self.failures: dict[str, Failed] = {}
         self.computed = 0
+        self._store_failures = 0
 
     def ended_its_worker(self, unit: Unit) -> bool:
         failed = self.failures.get(unit.path)
         return failed is not None and failed.how != "raised"
+
+    def _store_is_gone(self, outcome: Failed) -> bool:
+        """Whether shards failed one after the other for the store alone: each took the store's whole deadline already."""
+        self._store_failures = self._store_failures + 1 if outcome.error_type == StorageError.__name__ else 0
+        return self._store_failures >= store_failures
 
     def run(self, items: Sequence[JSON]) -> None:
         with closing(self._engine.map(self.make_worker, items)) as outcomes:
@@ -228,11 +235,12 @@ class _Made:
                 if isinstance(outcome, Done):
                     record = ShardRecord.from_json(outcome.result)
                     self.records[record.path] = record
+                    self._store_failures = 0
                     self.failures.pop(record.path, None)
                     self.computed += 1
                     self._journal.add(record)
                     self._tally.add(record)
-                elif outcome.fatal:
+                elif outcome.fatal or self._store_is_gone(outcome):
                     raise error_named(outcome.error_type, outcome.error)
                 else:
                     unit = Unit.from_json(outcome.item["unit"])

@@ -1,4 +1,4 @@
-"""One tiny trained model for all tests of this folder, and an S3 server."""
+"""One tiny trained model for all tests of this folder, and S3 servers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.s3 import s3_bucket, s3_endpoint
+from tests.servers.stores import moto, seaweed, seaweed_site
 from tests.stages import world
 
-__all__ = ["model", "s3_bucket", "s3_endpoint"]
+__all__ = ["model", "moto", "s3_bucket", "s3_endpoint", "seaweed", "seaweed_site"]
 
 
 @pytest.fixture(scope="session")

@@ -81,11 +81,10 @@ def test_when_every_call_fails_each_ends_in_a_storage_error_that_says_run_again(
 def test_a_server_that_accepts_and_never_answers_ends_each_call_within_a_minute(s3_bucket: Bucket, s3_endpoint: str) -> None:
     with Proxy(s3_endpoint, some(1.0, ("hang",))).running() as proxy:
         store = behind(proxy, s3_bucket)
-        for call in (lambda: store.create("x", b"1"), lambda: list(store.list())):
-            started = time.monotonic()
-            with pytest.raises(StorageError, match="run again"):
-                call()
-            assert 30 < time.monotonic() - started < 62
+        started = time.monotonic()
+        with pytest.raises(StorageError, match="run again"):
+            store.create("x", b"1")
+        assert 30 < time.monotonic() - started < 62
 
 
 def test_denied_reads_are_refused_at_once_and_say_whose_matter_it_is(s3_bucket: Bucket, s3_endpoint: str) -> None:

@@ -28,6 +28,7 @@ from segtasks.engines._worker import available_cpus, device_for, failure, how_it
 from segtasks.engines.config import EngineConfig
 from segtasks.engines.ray.cluster import require_same_everywhere, shipped_code
 from segtasks.errors import ConfigError, SegtasksError
+from segtasks.storage import _environment
 
 log = logging.getLogger(__name__)
 _object_store_bytes = 128 << 20  # of a local cluster: nothing large ever crosses it
@@ -235,6 +236,7 @@ class _Worker:
     def __init__(self, factory: list[Any], mailbox: Any) -> None:
         self._factory = factory[0]
         self._worker: Any = None
+        _environment.take(ray.get(mailbox.credentials.remote()))
         _watch.killable = True
         _watch.farewell = _Farewell(mailbox)
 
@@ -269,6 +271,14 @@ class _Events:
     def __init__(self) -> None:
         self._waiting: list[tuple[str, Any]] = []
         self._failed = False
+        self._credentials: dict[str, str] = {}
+
+    def keep(self, credentials: dict[str, str]) -> None:
+        """Credentials go from actor to actor: the arguments of a constructor and a runtime environment are stored by Ray."""
+        self._credentials = credentials
+
+    def credentials(self) -> dict[str, str]:
+        return self._credentials
 
     def put(self, kind: str, value: Any) -> None:
         self._failed = self._failed or kind == "failure"
@@ -285,7 +295,9 @@ class _Events:
 def _mailbox() -> Any:
     """A mailbox on the driver's own node: it must outlive the others."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return _Events.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    mailbox = _Events.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    ray.get(mailbox.keep.remote(_environment.credentials()))
+    return mailbox
 
 
 class _Forwarder:
@@ -337,6 +349,7 @@ def _train_loop(config: dict[str, Any]) -> None:
     events = config["events"]
     if ray.get(events.failed.remote()):
         return  # Ray Train starts the group again after any exception; one of ours would only come again
+    _environment.take(ray.get(events.credentials.remote()))
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(max(1, available_cpus() // max(1, context.get_local_world_size())))
