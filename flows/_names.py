@@ -10,8 +10,12 @@ from pydantic import BaseModel
 
 
 def tail(url: str, parts: int = 2) -> str:
-    """The last parts of a path or URL, enough to know it by: `s3://bucket/a/run/data@3` -> `run/data@3`."""
-    return "/".join(url.partition("://")[2].split("/")[-parts:] if "://" in url else url.rstrip("/").split("/")[-parts:])
+    """The last parts of a path or URL, enough to know it by: `s3://bucket/a/run/data@3` -> `run/data@3`. Never a user or password."""
+    _, is_url, rest = url.partition("://")
+    if not is_url:
+        return "/".join(url.rstrip("/").split("/")[-parts:])
+    host, *path = rest.split("/")
+    return "/".join([host.rpartition("@")[2], *path][-parts:])
 
 
 def run_name(template: Callable[[dict[str, Any]], str]) -> Callable[[], str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,11 +17,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows._progress import ProgressArtifact
+from flows._turn import turn
 from segtasks.config import Config
 from segtasks.engines import Engine, EngineConfig
 from segtasks.engines.lazy import LazyEngine
 from segtasks.errors import SegtasksError
-from segtasks.stages.config import StageConfig
+from segtasks.stages.config import ReportConfig, StageConfig
 from segtasks.stages.pipeline import run_stage
 from segtasks.stages.progress import Progress
 from segtasks.stages.result import StageResult
@@ -111,7 +112,7 @@ def _stage(name: str, config: Config) -> JSON:
         artifact(event)
         _tell(event)
 
-    with logs_to_prefect(name):
+    with logs_to_prefect(name), _turn_for(config):
         try:
             result = run_stage(name, config, _engine_for(config), progress)
         except BaseException:
@@ -119,6 +120,12 @@ def _stage(name: str, config: Config) -> JSON:
             raise
         _log_result(result)
     return result.model_dump(mode="json")
+
+
+def _turn_for(config: Config) -> AbstractContextManager[None]:
+    """Nobody else's turn while this writes. A dry run writes nothing."""
+    assert isinstance(config, (StageConfig, ReportConfig))
+    return nullcontext() if isinstance(config, StageConfig) and config.dry_run else turn(config.output)
 
 
 def _engine_for(config: Config) -> Engine | None:
