@@ -2,10 +2,13 @@
 
 It also keeps signals working. Ray replaces the handler of SIGTERM, and while the main thread waits inside Ray, an exception that
 another handler raises (Prefect's, of a cancelled run) is lost. So Ray waits in a thread, and the main thread waits for that.
+
+Prefect's worker sends SIGTERM to the whole process group, Ray's own processes included, so the driver often outlives its cluster.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,6 +24,8 @@ T = TypeVar("T")
 _grace_s = 10.0
 _look_every_s = 0.2
 _end: Any = object()
+# Ray reads these when it is imported. A driver whose cluster has just gone would wait 5 s to send it statistics.
+_ray_settings = {"RAY_task_events_shutdown_flush_timeout_ms": "200"}
 
 
 class LazyEngine:
@@ -62,6 +67,9 @@ class LazyEngine:
 
     def _open(self) -> Engine:
         if self._engine is None:
+            if self.name == "ray":
+                for name, value in _ray_settings.items():
+                    os.environ.setdefault(name, value)
             with sigterm_kept():
                 self._engine = open_engine(self._config)
         return self._engine
