@@ -183,7 +183,7 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         operator.prefect("deploy", "--all", "--prefect-file", "infra/prefect.yaml")
         operator.prefect("deployment", "schedule", "pause", "--all")  # they are for the hour
         automations = yaml.safe_load((ROOT / "infra" / "prefect-automations.yaml").read_text())
-        automations["automations"][0]["trigger"]["within"] = 45  # as shipped but for the time: it is 120 s there
+        automations["automations"][0]["trigger"]["within"] = 40  # as shipped but for the time: it is 120 s there
         (folder / "automations.yaml").write_text(yaml.safe_dump(automations))
         operator.prefect("automation", "create", "--from-file", str(folder / "automations.yaml"))
         yield operator
@@ -246,9 +246,9 @@ def test_schedules_take_up_images_as_they_arrive(operator: Operator, worker: sub
     demo = operator.project / "demo"
     predictions = demo / "run" / "masks"
     write_images(demo / "images", IMAGES // 2)
-    operator.prefect("deployment", "schedule", "create", "ingest/prod", "--interval", "20", "--replace", "-y")
+    operator.prefect("deployment", "schedule", "create", "ingest/prod", "--interval", "10", "--replace", "-y")
     wait_for(lambda: published(demo / "run" / "data") == IMAGES // 2, "the first images are read")
-    operator.prefect("deployment", "schedule", "create", "infer/prod", "--interval", "20", "--replace", "-y")
+    operator.prefect("deployment", "schedule", "create", "infer/prod", "--interval", "10", "--replace", "-y")
     wait_for(lambda: published(predictions) == IMAGES // 2, "the first images are predicted")
     write_images(demo / "images", IMAGES // 2, start=IMAGES // 2)
     wait_for(lambda: published(predictions) == IMAGES, "the images that came later are predicted too")
