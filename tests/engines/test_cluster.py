@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def test_a_node_with_other_code_is_refused_before_any_work(cluster: Any, tmp_pat
         open_engine(EngineConfig(name="ray", address=cluster.address, ship_code=False))
     engine = open_engine(EngineConfig(name="ray", address=cluster.address))  # with ours sent along it runs what we run
     engine.close()
+
+
+def test_a_node_that_is_lost_before_the_work_is_not_asked_for(cluster: Any) -> None:
+    """Its raylet is gone, and Ray has not noticed yet."""
+    lost = cluster.add_node(num_cpus=2)
+    os.kill(lost.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    engine = open_engine(EngineConfig(name="ray", address=cluster.address, workers=1))
+    try:
+        assert len([outcome for outcome in engine.map(Squares, [{"n": n} for n in range(4)]) if isinstance(outcome, Done)]) == 4
+    finally:
+        engine.close()
 
 
 def test_differences_name_the_node_and_both_versions() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Event
@@ -37,32 +39,42 @@ def require_undisturbed(world: faults.World, stage: str, output: Path) -> None:
     assert verify(str(output)).problems == ()
 
 
-def read_in_a_loop(url: str, sizes: set[int], stop: Event, whole: Event) -> None:
+def read_in_a_loop(url: str, sizes: set[int], stop: Event, whole: Event, log: str) -> None:
     """Open the output until told to stop: either nothing is published, or every row of a snapshot is there."""
-    while not stop.is_set():
+    with open(log, "w") as file:
+        faulthandler.enable(file)
         try:
-            snapshot = open_snapshot(url)
-        except InputError:
-            continue
-        rows = [row for record in snapshot.shards() for row in snapshot.read(record, ["image_id"], include_quarantined=True).to_pylist()]
-        assert len({row["image_id"] for row in rows}) == len(rows)
-        assert len(rows) in sizes, f"a reader saw {len(rows)} rows"
-        whole.set()
+            while not stop.wait(0.001):
+                try:
+                    snapshot = open_snapshot(url)
+                except InputError:
+                    continue
+                ids = [
+                    row["image_id"]
+                    for record in snapshot.shards()
+                    for row in snapshot.read(record, ["image_id"], include_quarantined=True).to_pylist()
+                ]
+                assert len(set(ids)) == len(ids)
+                assert len(ids) in sizes, f"a reader saw {len(ids)} rows"
+                whole.set()
+        except BaseException:
+            traceback.print_exc(file=file)
+            raise
 
 
 @contextlib.contextmanager
 def reader_of(output: Path, sizes: set[int]) -> Iterator[None]:
     """A process that reads the output all the while; in the end it must have seen a whole snapshot, and never a part of one."""
-    stop, whole = _spawn.Event(), _spawn.Event()
-    process = _spawn.Process(target=read_in_a_loop, args=(str(output), sizes, stop, whole))
+    stop, whole, log = _spawn.Event(), _spawn.Event(), output.parent / "reader.txt"
+    process = _spawn.Process(target=read_in_a_loop, args=(str(output), sizes, stop, whole, str(log)))
     process.start()
     try:
         yield
-        saw_one = whole.wait(60)
+        saw_one = faults.until(lambda: whole.is_set() or process.exitcode is not None, faults.limit_s, 0.02) and whole.is_set()
     finally:
         stop.set()
-        process.join(60)
-    assert (process.exitcode, saw_one) == (0, True)
+        process.join(faults.limit_s)
+    assert (process.exitcode, saw_one) == (0, True), log.read_text()
 
 
 def start_and_stop_at(world: faults.World, stage: str, at: Path, step: str, moment: str, log: str = "zombie.txt") -> ForkServerProcess:

@@ -26,7 +26,7 @@ from segtasks.engines import _watch
 from segtasks.engines._base import JSON, Done, Failed, Rank, Report, WorkerFactory
 from segtasks.engines._worker import available_cpus, device_for, failure, how_it_died, one_line
 from segtasks.engines.config import EngineConfig
-from segtasks.engines.ray.cluster import require_same_everywhere, shipped_code
+from segtasks.engines.ray.cluster import differences, facts, refuse, require_same_everywhere, shipped_code
 from segtasks.errors import ConfigError, SegtasksError
 from segtasks.storage import _environment
 
@@ -46,6 +46,7 @@ class RayEngine:
         self._config = config
         self._actors: set[ActorHandle[Any]] = set()
         self._started = False
+        self._facts: dict[str, str] | None = None  # of a cluster that we attached to: every worker must have the same
         self._connect()
 
     def _connect(self) -> None:
@@ -77,6 +78,7 @@ class RayEngine:
         self._started = True
         if self._config.address is not None:
             try:
+                self._facts = facts()
                 require_same_everywhere()
             except BaseException:
                 self.close()
@@ -106,7 +108,7 @@ class RayEngine:
 
         def start() -> None:
             actor = self._start_actor(factory, mailbox)
-            starting[actor.started.remote()] = actor
+            starting[actor.started.remote(self._facts)] = actor
 
         def fill(actor: ActorHandle[Any]) -> None:
             nonlocal waiting
@@ -127,7 +129,7 @@ class RayEngine:
                 (reference,) = ready
                 if (actor := starting.pop(reference, None)) is not None:
                     try:
-                        ray.get(reference)
+                        refuse(ray.get(reference))
                     except RayActorError as error:
                         self._actors.discard(actor)
                         log.warning("a worker did not start, another is tried: %s", one_line(error))
@@ -240,8 +242,9 @@ class _Worker:
         _watch.killable = True
         _watch.farewell = _Farewell(mailbox)
 
-    def started(self) -> bool:
-        return True
+    def started(self, expected: dict[str, str] | None) -> list[str]:
+        """What differs here from the driver: this node may have joined the cluster after the others were asked."""
+        return differences(ray.util.get_node_ip_address(), facts(), expected) if expected else []  # type: ignore[no-untyped-call]
 
     def run(self, item: JSON) -> tuple[str, Any]:
         try:
