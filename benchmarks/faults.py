@@ -434,8 +434,8 @@ class Case:
         if result["computed_shards"] > len(now) - len(self.kept):
             raise Wrong(f"{result['computed_shards']} shards were computed; {len(self.kept)} of {len(now)} were there")
         for tidied in (False, True):
-            if content(self.output) != self.world.truth[self.stage]:
-                raise Wrong("the content is not that of the undisturbed run")
+            if other := differences(content(self.output), self.world.truth[self.stage]):
+                raise Wrong(f"the content is not that of the undisturbed run: {other}")
             if problems := verify(str(self.output)).problems:
                 raise Wrong(f"verify: {problems}")
             if not tidied:
@@ -443,6 +443,12 @@ class Case:
         once_more = self.world.run(self.stage, self.at)
         if not once_more["already_done"] or once_more["snapshot"] != result["snapshot"]:
             raise Wrong(f"one more run computed {once_more['computed_shards']} shards")
+
+
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """What is not the same by id."""
+    ids = sorted(found.keys() | expected.keys())
+    return [f"{key}: {found.get(key)}, not {expected.get(key)}" for key in ids if found.get(key) != expected.get(key)]
 
 
 @contextlib.contextmanager

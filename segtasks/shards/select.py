@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from segtasks.errors import InputError
 from segtasks.shards.records import ShardRecord
 from segtasks.shards.snapshot import Snapshot, live_rows
+from segtasks.shards.tables import read_parquet
 
 Where = Mapping[str, str | Sequence[str]]
 
@@ -34,7 +33,7 @@ def select(snapshot: Snapshot, where: Where | None = None, limit: int | None = N
             continue
         with snapshot.store.open(record.path) as file:
             columns = ["image_id", "status", *(["split", "meta"] if set(where) - {"split"} else [])]
-            table = pq.read_table(file, columns=columns)
+            table = read_parquet(file, columns=columns)
         live = live_rows(record, table["status"])
         chosen = live
         if set(where) - {"split"}:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from segtasks import __version__
@@ -27,7 +26,7 @@ from segtasks.shards.digest import add_digests, canonical_json, digest_ids, subt
 from segtasks.shards.recipe import Recipe, require_recipe
 from segtasks.shards.records import ShardRecord, records_of, table_of
 from segtasks.shards.schema import BLOBS, schema_named
-from segtasks.shards.tables import read_table, write_table
+from segtasks.shards.tables import read_parquet, read_table, write_table
 from segtasks.shards.writer import EMPTY, OK, QUARANTINED
 from segtasks.spec import DatasetSpec
 from segtasks.storage import StorageOptions, Store, open_store
@@ -170,10 +169,10 @@ class Snapshot:
         wanted = list(columns) if columns is not None else schema.names
         fetched = wanted if "status" in wanted else [*wanted, "status"]
         if any(name in BLOBS for name in wanted):
-            table = pq.read_table(pa.BufferReader(self.store.read(record.path)), columns=fetched)
+            table = read_parquet(pa.BufferReader(self.store.read(record.path)), columns=fetched)
         else:
             with self.store.open(record.path) as file:
-                table = pq.read_table(file, columns=fetched)
+                table = read_parquet(file, columns=fetched)
         keep = live_rows(record, table["status"], include_quarantined=include_quarantined)
         if rows is not None:
             live = set(keep)
@@ -280,7 +279,7 @@ def deleted_facts(store: Store, rows_schema: str, record: ShardRecord) -> tuple[
         return set(), Counter()
     key = "parent_id" if "parent_id" in schema_named(rows_schema).names else "image_id"
     with store.open(record.path) as file:
-        table = pq.read_table(file, columns=[key, "status"])
+        table = read_parquet(file, columns=[key, "status"])
     gone = table.take(pa.array(record.deleted_rows, pa.int64()))
     return set(gone[key].to_pylist()), Counter(gone["status"].to_pylist())
 

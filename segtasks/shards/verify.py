@@ -108,7 +108,7 @@ def check_shard(snapshot: Snapshot, record: ShardRecord) -> tuple[list[str], set
         return problems, set()
     key = "parent_id" if "parent_id" in schema.names else "image_id"
     try:
-        table = file.read(columns=[key, "status"])
+        table = file.read(columns=[key, "status"], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         return [*problems, f"cannot be read: {error}"], set()
     ids = table[key].to_pylist()

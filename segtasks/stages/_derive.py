@@ -13,6 +13,7 @@ from segtasks.shards.plan import Unit, unit_key
 from segtasks.shards.records import ShardRecord
 from segtasks.shards.select import Chosen, Where, select
 from segtasks.shards.snapshot import Snapshot
+from segtasks.shards.tables import read_parquet
 from segtasks.stages._run import Proposal
 
 
@@ -68,7 +69,7 @@ def _gone(own: Snapshot, records: list[ShardRecord], wanted: set[str]) -> Mappin
             names = pq.read_schema(file).names
             key = "parent_id" if "parent_id" in names else "image_id"
             file.seek(0)
-            parents = pq.read_table(file, columns=[key])[key].to_pylist()
+            parents = read_parquet(file, columns=[key])[key].to_pylist()
         gone = [at for at, parent in enumerate(parents) if parent not in wanted and at not in set(record.deleted_rows)]
         if gone:
             found[record.path] = gone

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from segtasks import plugins
@@ -26,7 +25,7 @@ from segtasks.shards.plan import LISTS, Plan, Unit, unit_key, write_items
 from segtasks.shards.recipe import Recipe, read_recipe
 from segtasks.shards.schema import to_meta
 from segtasks.shards.snapshot import Snapshot
-from segtasks.shards.tables import read_table
+from segtasks.shards.tables import read_parquet, read_table
 from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec
 from segtasks.stages._ahead import map_ahead
@@ -124,7 +123,7 @@ def _known_rows(latest: Snapshot | None) -> dict[str, _Row]:
     known: dict[str, _Row] = {}
     for record in latest.shards() if latest else []:
         with latest.store.open(record.path) as file:  # type: ignore[union-attr]
-            table = pq.read_table(file, columns=["image_id", "source_version"])
+            table = read_parquet(file, columns=["image_id", "source_version"])
         gone = set(record.deleted_rows)
         for position, (image_id, version) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
             if position not in gone:
