@@ -27,7 +27,7 @@ LAYERS = (
     ("segtasks.codecs",),
     ("segtasks.plugins", "segtasks.refs", "segtasks.spec"),
     ("segtasks.config",),
-    ("segtasks.errors", "segtasks.redact"),
+    ("segtasks.errors", "segtasks.redact", "segtasks.signals"),
 )
 ROW = {package: number for number, row in enumerate(LAYERS) for package in row}
 EXCEPTIONS = {("segtasks.cli", "flows"): "`segtasks run` is a flow; imported inside the function"}

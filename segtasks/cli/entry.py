@@ -9,11 +9,9 @@ import contextlib
 import importlib
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from types import FrameType
 from typing import IO, Any, NoReturn
 
 import click
@@ -21,6 +19,8 @@ import click
 from segtasks import __version__
 from segtasks.cli.outcome import Outcome
 from segtasks.errors import SegtasksError, did_you_mean
+from segtasks.signals import EXIT_CODE as TERMINATED
+from segtasks.signals import sigterm_as_exit
 
 VERBS = {  # verb -> where its command is, and its line in the overview
     "ingest": ("segtasks.cli.stages:ingest", "Read a data set in its own layout into shards of samples."),
@@ -101,11 +101,9 @@ def run(arguments: Sequence[str]) -> int:
         except SegtasksError as error:
             return failed(out, as_json, str(error), error, error.exit_code)
         except SystemExit as error:
-            # 15 is what Ray's own handler, which replaces ours for as long as Ray is connected, exits with
-            code = 128 + signal.SIGTERM if error.code in (signal.SIGTERM, 128 + signal.SIGTERM) else error.code
-            if code == 128 + signal.SIGTERM:
-                return failed(out, as_json, "terminated; what is committed stays, the same command goes on from there", error, code)
-            return code if isinstance(code, int) else 1
+            if error.code == TERMINATED:
+                return failed(out, as_json, "terminated; what is committed stays, the same command goes on from there", error, TERMINATED)
+            return error.code if isinstance(error.code, int) else 1
         except Exception as error:  # noqa: BLE001 - the last line of defence
             traceback.print_exc(file=sys.stderr)
             return failed(out, as_json, f"{error or type(error).__name__} (a fault of segtasks, not yours: please report it)", error, 1)
@@ -141,21 +139,3 @@ def result_stream(as_json: bool) -> Iterator[IO[str]]:
         sys.stdout.flush()
         os.dup2(ours, 1)
         os.close(ours)
-
-
-@contextlib.contextmanager
-def sigterm_as_exit() -> Iterator[None]:
-    """SIGTERM becomes SystemExit(143), so that engines are closed on the way out."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    try:
-        previous = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not in the main thread: whoever runs us handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from segtasks.engines import Done
+from segtasks.engines import Done, lazy
 from segtasks.engines.config import EngineConfig
-from segtasks.engines.lazy import LazyEngine, aside, sigterm_kept
+from segtasks.engines.lazy import LazyEngine, aside
 from segtasks.errors import ConfigError
+from segtasks.signals import sigterm_as_exit, sigterm_noted
 
 
 class Terminated(BaseException):
@@ -81,12 +82,52 @@ def test_a_result_and_an_exception_come_back_from_the_thread() -> None:
         aside(lambda: {}["missing"], lambda: None)
 
 
-def test_the_handler_of_sigterm_outlives_code_that_replaces_it() -> None:
-    with sigterm_raises():
-        before = signal.getsignal(signal.SIGTERM)
-        with sigterm_kept():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        assert signal.getsignal(signal.SIGTERM) is before
+def test_sigterm_is_only_noted_while_other_threads_work_and_raised_where_the_main_thread_looks() -> None:
+    lived = []
+
+    def work() -> None:
+        with sigterm_noted():
+            os.kill(os.getpid(), signal.SIGTERM)
+            lived.append("after the signal")
+            with pytest.raises(SystemExit):
+                aside(threading.Event().wait, lambda: None, 0.0)
+            lived.append("after a look")
+
+    with sigterm_as_exit():
+        with pytest.raises(SystemExit) as left:
+            work()
+        assert left.value.code == 143
+        assert lived == ["after the signal", "after a look"]
+        with pytest.raises(SystemExit):  # nobody else works: raised at once
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_sigterm_whose_exception_was_lost_still_ends_the_wait() -> None:
+    class Raiser:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)  # what the handler raises here is ignored
+
+    with sigterm_as_exit():
+        raiser = Raiser()
+        del raiser
+        with pytest.raises(SystemExit):
+            aside(threading.Event().wait, lambda: None, 0.0)
+
+
+def test_an_engine_that_does_not_close_is_left_behind(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck:
+        workers = 1
+
+        def close(self) -> None:
+            threading.Event().wait()
+
+    monkeypatch.setattr(lazy, "open_engine", lambda config: Stuck())
+    monkeypatch.setattr(lazy, "_closing_s", 0.1)
+    engine = LazyEngine(EngineConfig(name="ray"))
+    assert engine.workers == 1
+    engine.close()
+    assert "Ray does not answer" in caplog.text
 
 
 def make_sleeper() -> Callable[[dict[str, str]], dict[str, str]]:

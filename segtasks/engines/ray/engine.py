@@ -372,3 +372,5 @@ def _train_loop(config: dict[str, Any]) -> None:
 
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray 2.60 warns about it on machines without a GPU
+# it is connected out of the main thread, so that it leaves the handler of SIGTERM alone: that is no reason for a warning
+logging.getLogger("ray._private.worker").addFilter(lambda record: not record.getMessage().startswith("SIGTERM handler is not set"))
