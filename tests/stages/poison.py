@@ -32,5 +32,5 @@ class Poisoned(folder.FolderReader):
         if "eat" in item.image_id:
             eaten = []
             while True:
-                eaten.append(np.ones(8 << 20, np.uint8))
+                eaten.append(np.ones(64 << 20, np.uint8))
         return super().read(item)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segtasks.codecs.mask import encode_mask
+from segtasks.codecs.mask import decode_mask, encode_mask
 from segtasks.engines import Engine, EngineConfig, open_engine
 from segtasks.shards import Snapshot, open_snapshot
 from segtasks.stages.config import EvaluateConfig, InferConfig, IngestConfig, PreprocessConfig, TrainConfig
@@ -97,12 +97,12 @@ def model(folder: Path) -> Path:
 
 
 def content(url: Path | str, storage: StorageOptions | None = None) -> dict[str, tuple[str, str, str]]:
-    """What must be equal for two runs to be equal: by id, the status, the error and the hash of the mask."""
+    """What must be equal for two runs to be equal: by id, the status, the error and the hash of the mask's values."""
     snapshot: Snapshot = open_snapshot(str(url), storage)
     found: dict[str, tuple[str, str, str]] = {}
     for record in snapshot.shards():
         for row in snapshot.read(record, ["image_id", "mask", "status", "error"], include_quarantined=True).to_pylist():
             assert row["image_id"] not in found, f"{row['image_id']} comes twice"
             mask = (row["mask"] or {}).get("bytes") or b""
-            found[row["image_id"]] = (row["status"], row["error"], hashlib.sha256(mask).hexdigest())
+            found[row["image_id"]] = (row["status"], row["error"], hashlib.sha256(decode_mask(mask, 1 << 30)).hexdigest() if mask else "")
     return found
