@@ -35,7 +35,7 @@ def test_poison_is_quarantined_and_its_neighbours_are_done(tmp_path: Path, name:
             engine,
             engine=config,
             format="tests.stages.poison",
-            limits={"seconds": 20, "memory_bytes": 1 << 30},
+            limits={"seconds": 12, "memory_bytes": 1 << 30},
         )
     finally:
         engine.close()
