@@ -43,7 +43,7 @@ def sigterm_as_exit() -> Iterator[None]:
 
 @contextmanager
 def sigterm_noted() -> Iterator[None]:
-    """SIGTERM raises nothing inside: `leave_if_asked` does, and so does leaving this."""
+    """SIGTERM raises nothing inside: `leave_if_asked` does, there or later."""
     global _deferring
     if not _in_main_thread():
         yield
@@ -53,8 +53,6 @@ def sigterm_noted() -> Iterator[None]:
         yield
     finally:
         _deferring -= 1
-    if not _deferring:
-        leave_if_asked()
 
 
 def leave_if_asked() -> None:

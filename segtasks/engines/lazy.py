@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
@@ -79,7 +79,7 @@ class LazyEngine:
         if not self._aside:
             engine.close()
             return
-        with self._signals_noted():
+        with sigterm_noted():  # and raised later: there may be other engines to close
             closing = _Call(engine.close)
             closing.start()
             if not closing.done.wait(_closing_s):
@@ -110,11 +110,8 @@ class LazyEngine:
     def _waiting(self, call: Callable[[], T]) -> T:
         return aside(call, self.close) if self._aside else call()
 
-    def _signals_noted(self) -> ExitStack:
-        stack = ExitStack()
-        if self._aside:
-            stack.enter_context(sigterm_noted())
-        return stack
+    def _signals_noted(self) -> AbstractContextManager[None]:
+        return sigterm_noted() if self._aside else nullcontext()
 
 
 class _Call(Generic[T]):

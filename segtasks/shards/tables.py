@@ -40,7 +40,7 @@ def read_parquet(file: Any, columns: Sequence[str] | None = None) -> pa.Table:
     """Columns of an open file, or of a `pa.BufferReader`, in the order asked for, read in this thread.
 
     `pq.read_table` leaves tasks that hold `file` to Arrow's threads; one that is still there when the interpreter ends aborts the
-    process (apache/arrow#34314), after 11 of 60 reads on busy CPUs.
+    process (apache/arrow#34314): 11 of 60 processes on busy CPUs.
     """
     table = pq.ParquetFile(file).read(columns=None if columns is None else list(columns), use_threads=False)
     return table if columns is None else table.select(list(columns))
