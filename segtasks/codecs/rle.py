@@ -6,6 +6,7 @@ image, instead of returning memory nobody wrote.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from segtasks.errors import LabelError, ShapeError
 
 BBox = tuple[float, float, float, float]
+_far = 1e6  # pixels from the origin: a polygon's edges are walked pixel by pixel, so that a corner at 1e300 would take for ever
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,33 @@ def encode(mask: NDArray[np.bool_]) -> bytes:
     return bytes(rlemasklib.encode(np.ascontiguousarray(mask, dtype=bool))["counts"])
 
 
+def encode_polygons(parts: Sequence[Sequence[float]], height: int, width: int) -> bytes:
+    """Compressed counts of the union of polygons, each a flat x, y, x, y, ... in pixels: the pixels that pycocotools' `frPyObjects` sets.
+
+    Corners outside the image are taken; `LabelError` for a part of fewer than three corners, or with one that is no finite number.
+    """
+    drawn = []
+    for part in parts:
+        corners = np.asarray(part, dtype=np.float64)
+        if corners.ndim != 1 or corners.size < 6 or corners.size % 2 or not np.isfinite(corners).all() or np.abs(corners).max() > _far:
+            raise LabelError(f"a polygon has the corners {str(list(part))[:80]}; needed: x, y of at least three, in pixels")
+        drawn.append(rlemasklib.from_polygon(corners, imshape=(height, width)))
+    if not drawn:
+        return encode(np.zeros((height, width), np.bool_))
+    return bytes((drawn[0] if len(drawn) == 1 else rlemasklib.union(drawn))["counts"])
+
+
+def encode_runs(runs: Sequence[int], height: int, width: int) -> bytes:
+    """Compressed counts from a list of run lengths (COCO's uncompressed RLE); `LabelError` where they do not make the image."""
+    try:
+        lengths = np.asarray(runs)
+    except ValueError as error:  # lists of unequal length
+        raise LabelError(f"run lengths {str(runs)[:80]} are no whole numbers") from error
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any() or int(lengths.sum()) != height * width:
+        raise LabelError(f"run lengths {str(runs)[:80]} do not make a mask of {height}x{width} pixels: cut off, or of another image")
+    return bytes(rlemasklib.compress({"size": [height, width], "ucounts": lengths.astype(np.uint32)})["counts"])
+
+
 def decode(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
     """The mask HxW, column-major in memory as the runs are.
 
@@ -47,14 +76,25 @@ def decode(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
     return mask
 
 
+def runs(counts: bytes, height: int, width: int) -> NDArray[np.uint32]:
+    """Lengths of the runs column by column, of zeros first; `LabelError` as in `decode`."""
+    try:
+        lengths: NDArray[np.uint32] = rlemasklib.decompress(_rle(counts, height, width))["ucounts"]
+    except ValueError as error:
+        raise _bad(counts, height, width, error) from error
+    if int(lengths.sum(dtype=np.int64)) != height * width:
+        raise _bad(counts, height, width, ValueError("sum of run lengths does not match"))
+    return lengths
+
+
 def area(counts: bytes, height: int, width: int) -> int:
     """Pixels set; `LabelError` as in `decode`."""
-    return int(_runs(counts, height, width)[1::2].sum(dtype=np.int64))
+    return int(runs(counts, height, width)[1::2].sum(dtype=np.int64))
 
 
 def bbox(counts: bytes, height: int, width: int) -> BBox:
     """x, y, width, height of the smallest box around the pixels set, all 0 for an empty mask; `LabelError` as in `decode`."""
-    _runs(counts, height, width)
+    runs(counts, height, width)
     x, y, w, h = rlemasklib.to_bbox(_rle(counts, height, width))
     return float(x), float(y), float(w), float(h)
 
@@ -77,10 +117,10 @@ def encode_regions(labels: NDArray[np.integer[Any]]) -> list[Region]:
         run_starts, run_stops = starts[chosen], stops[chosen]
         edges = np.empty(2 * chosen.size + 2, np.int64)
         edges[0], edges[1:-1:2], edges[2:-1:2], edges[-1] = 0, run_starts, run_stops, columns.size
-        runs = np.diff(edges).astype(np.uint32)
-        if runs[-1] == 0:  # the last run reaches the last pixel
-            runs = runs[:-1]
-        counts = bytes(rlemasklib.compress({"size": [height, width], "ucounts": runs})["counts"])
+        lengths = np.diff(edges).astype(np.uint32)
+        if lengths[-1] == 0:  # the last run reaches the last pixel
+            lengths = lengths[:-1]
+        counts = bytes(rlemasklib.compress({"size": [height, width], "ucounts": lengths})["counts"])
         regions.append(Region(int(value), counts, int((run_stops - run_starts).sum()), _box(run_starts, run_stops, height)))
     return regions
 
@@ -95,16 +135,6 @@ def _box(starts: NDArray[np.int64], stops: NDArray[np.int64], height: int) -> BB
 
 def _rle(counts: bytes, height: int, width: int) -> dict[str, Any]:
     return {"size": [height, width], "counts": counts}
-
-
-def _runs(counts: bytes, height: int, width: int) -> NDArray[np.uint32]:
-    try:
-        runs: NDArray[np.uint32] = rlemasklib.decompress(_rle(counts, height, width))["ucounts"]
-    except ValueError as error:
-        raise _bad(counts, height, width, error) from error
-    if int(runs.sum(dtype=np.int64)) != height * width:
-        raise _bad(counts, height, width, ValueError("sum of run lengths does not match"))
-    return runs
 
 
 def _bad(counts: bytes, height: int, width: int, error: ValueError) -> LabelError:

@@ -75,3 +75,33 @@ def test_no_mask_at_all_is_refused() -> None:
         rle.encode(np.zeros((0, 5), bool))
     with pytest.raises(ShapeError):
         rle.encode_regions(np.zeros((3, 3, 3), np.uint8))
+
+
+polygons = st.lists(st.tuples(st.floats(-9, 40), st.floats(-9, 40)), min_size=3, max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(polygons, min_size=1, max_size=3), st.integers(1, 30), st.integers(1, 30))
+def test_polygons_cover_the_pixels_that_pycocotools_sets(parts: list[list[tuple[float, float]]], height: int, width: int) -> None:
+    flat = [[float(value) for corner in part for value in corner] for part in parts]
+    theirs = coco.merge(coco.frPyObjects(flat, height, width))
+    assert rle.encode_polygons(flat, height, width) == theirs["counts"]
+
+
+@pytest.mark.parametrize("part", [[1, 1, 2, 2], [1, 1, 2, 2, 3], [1, 1, 2, float("nan"), 3, 3], [1, 1, 1e300, 2, 3, 3], [[1, 1], [2, 2]]])
+def test_what_is_no_polygon_is_refused(part: list[float]) -> None:
+    with pytest.raises(LabelError, match="needed: x, y of at least three"):
+        rle.encode_polygons([part], 8, 8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(masks)
+def test_uncompressed_runs_give_the_same_counts(mask: np.ndarray) -> None:
+    counts = rle.encode(mask)
+    assert rle.encode_runs(rle.runs(counts, *mask.shape).tolist(), *mask.shape) == counts
+
+
+@pytest.mark.parametrize("runs", [[3, 4], [-1, 65], [64.5], "64", [[64]], [[1], [2, 3]], [10**30]])
+def test_runs_of_another_image_are_refused(runs: object) -> None:
+    with pytest.raises(LabelError):
+        rle.encode_runs(runs, 8, 8)  # type: ignore[arg-type]
