@@ -19,6 +19,9 @@ class ClassSpec(Config):
 
     name: str = Field(min_length=1, description="class name")
     color: tuple[Byte, Byte, Byte] = Field(description="RGB, 0..255, used in palettes, overlays and charts")
+    source_id: int | None = Field(default=None, description="the id that the source's own format has for it, where that is not the index")
+    isthing: bool | None = Field(default=None, description="true: has instances; false: stuff or background; none: the source does not say")
+    supercategory: str = Field(default="", description="the group it belongs to, where the source has such")
 
 
 class LabelEncoding(Config):

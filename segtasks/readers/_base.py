@@ -28,14 +28,15 @@ class SourceItem:
     version: str  # etag or size and mtime of image and label: changes when the content does
     split: str = ""
     group_id: str = ""  # video, patient, volume; a group is not cut across shards
-    labels: Mapping[str, str] = field(default_factory=dict)  # for example {"mask": "masks/train/x.png"}
+    labels: Mapping[str, str] = field(default_factory=dict)  # files, for example {"mask": "masks/train/x.png"}
+    details: str = ""  # what else `scan` hands to `read`, as JSON: the image's annotations out of a large file, a slice, a window
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One object. `counts` is COCO's compressed RLE (column-major) of a mask of the image's size; bbox is x, y, w, h."""
+    """One object; objects may overlap. `counts` is COCO's compressed RLE of a mask of the image's size; bbox is x, y, w, h."""
 
-    category_id: int  # class index
+    category_id: int  # class index, never `background`
     bbox: tuple[float, float, float, float]
     area: float
     counts: bytes
@@ -44,12 +45,13 @@ class Instance:
 
 @dataclass(frozen=True)
 class RawSample:
-    """One image's encoded bytes, as they are in the source, and its truth in class indices."""
+    """One image's encoded bytes, as they are in the source (unless only a part is meant), and its truth in class indices."""
 
     image: bytes
     mask: NDArray[np.unsignedinteger[Any]] | None = None  # HxW, uint8 (uint16 above 255 classes), of the *oriented* image's size
     instances: tuple[Instance, ...] | None = None
-    meta: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, str] = field(default_factory=dict)  # camera, site, sequence, ...: `where` chooses by these
+    spacing: tuple[float, ...] = ()  # size of a pixel along the image's axes, Y before X, in millimetres (or the unit of the map)
 
 
 class Reader(Protocol):

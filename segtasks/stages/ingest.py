@@ -41,6 +41,7 @@ min_rows_for_parallelism = 16  # a small split is still cut into shards of this 
 shards_wanted = 8
 decode_threads = 2
 _items_a_manifest = 100_000
+_details_a_manifest = 64 << 20  # characters: a worker reads the whole manifest that its shard is in
 _ITEMS = pa.schema(
     [
         ("unit", pa.string()),
@@ -51,6 +52,7 @@ _ITEMS = pa.schema(
         ("split", pa.string()),
         ("group_id", pa.string()),
         ("labels", pa.string()),
+        ("details", pa.string()),
     ]
 )
 
@@ -177,6 +179,7 @@ def _write_manifests(store: Store, cut: Iterable[tuple[Unit, list[SourceItem]]])
     units: list[Unit] = []
     rows: list[dict[str, Any]] = []
     waiting: list[Unit] = []
+    details = 0
 
     def flush() -> None:
         name = write_items(store, pa.Table.from_pylist(rows, schema=_ITEMS))
@@ -189,8 +192,10 @@ def _write_manifests(store: Store, cut: Iterable[tuple[Unit, list[SourceItem]]])
         for item in items:
             labels = json.dumps(dict(item.labels), sort_keys=True)
             rows.append({**asdict(item), "labels": labels, "unit": unit.key})
-        if len(rows) >= _items_a_manifest:
+            details += len(item.details)
+        if len(rows) >= _items_a_manifest or details >= _details_a_manifest:
             flush()
+            details = 0
     if rows:
         flush()
     return units
@@ -253,6 +258,7 @@ class _Worker(ShardWorker[SourceItem]):
             "media_type": decoded.media_type,
             "shape": [decoded.height, decoded.width, 3],
             "axes": "YXC",
+            "spacing": list(raw.spacing) or None,
             "width": decoded.width,
             "height": decoded.height,
             "mask": self._mask(raw, decoded.height, decoded.width, item),
