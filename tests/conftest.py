@@ -15,6 +15,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 a busy machine gives its workers no time, and limits in seconds strike
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # as the Ray engine has it, also where a test imports ray first
 
 

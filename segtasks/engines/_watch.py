@@ -54,10 +54,10 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(_poll_seconds):
-            if time.monotonic() - self._last > self._limits.seconds:
-                _leave(TIMED_OUT)
             if self._limits.memory_bytes is not None and resident_bytes() > self._limits.memory_bytes:
                 _leave(OUT_OF_MEMORY)
+            if time.monotonic() - self._last > self._limits.seconds:
+                _leave(TIMED_OUT)
 
 
 def _leave(code: int) -> None:
