@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from segtasks.config import Plugin, validate
 from segtasks.errors import ConfigError, did_you_mean
 
-KINDS = ("models", "losses", "readers", "metrics")
+KINDS = ("models", "losses", "readers", "writers", "metrics")
 
 
 def names(kind: str) -> list[str]:

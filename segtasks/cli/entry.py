@@ -30,11 +30,14 @@ VERBS = {  # verb -> where its command is, and its line in the overview
     "evaluate": ("segtasks.cli.stages:evaluate", "Compare predictions with the truth."),
     "report": ("segtasks.cli.stages:report", "Make one HTML page of an evaluation."),
     "run": ("segtasks.cli.pipeline:run", "Run the whole pipeline through Prefect."),
+    "export-data": ("segtasks.cli.export_data:export_data", "Write samples or predictions in a format of other tools."),
+    "check": ("segtasks.cli.check:check", "Say what is wrong with a data set."),
     "inspect": ("segtasks.cli.look:inspect", "Counts, classes and provenance of a shard set or a checkpoint."),
     "paths": ("segtasks.cli.look:paths", "Print the Parquet files of a shard set."),
     "verify": ("segtasks.cli.look:verify", "Re-hash and re-prove a shard set."),
     "sweep": ("segtasks.cli.sweep:sweep", "List, and remove, what killed runs left behind."),
     "readers": ("segtasks.cli.plugins:readers", "List the source formats, or the settings of one."),
+    "writers": ("segtasks.cli.plugins:writers", "List the formats to export to, or the settings of one."),
     "models": ("segtasks.cli.plugins:models", "List the models, or the settings of one."),
     "losses": ("segtasks.cli.plugins:losses", "List the losses, or the settings of one."),
     "metrics": ("segtasks.cli.plugins:metrics", "List the metrics, or the settings of one."),
@@ -87,6 +90,7 @@ def run(arguments: Sequence[str]) -> int:
             outcome = cli.main(list(arguments), prog_name="segtasks", standalone_mode=False)
             if isinstance(outcome, Outcome):
                 outcome.write(out, as_json=as_json)
+                return outcome.code
             return outcome if isinstance(outcome, int) else 0
         except click.UsageError as error:
             if not as_json:

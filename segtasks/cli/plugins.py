@@ -57,6 +57,7 @@ def first_line(text: str | None) -> str:
 
 
 readers = command("readers")
+writers = command("writers")
 models = command("models")
 losses = command("losses")
 metrics = command("metrics")

@@ -109,6 +109,18 @@ class ReportConfig(SafeConfig):
     examples: int = execution(6, ge=0, le=50, description="overlays of the best and of the worst images")
 
 
+class ExportDataConfig(SafeConfig, Selection):
+    """Write samples or predictions in a format of other tools."""
+
+    data: str = execution(..., min_length=1, description="shard set of samples or of predictions, optionally @snapshot")
+    format: Plugin = Field(description="writer: `segtasks writers` lists them")
+    output: str = execution(..., min_length=1, description="where the data set goes: an empty or new folder or URL")
+    images: bool = Field(default=True, description="write the images too; false: labels only")
+    engine: EngineConfig = execution(EngineConfig(), description="where the work runs")
+    storage: dict[str, dict[str, Any]] = execution({}, description="options by URL prefix")
+    dry_run: bool = execution(False, description="say what would be written and do nothing")
+
+
 class PipelineConfig(SafeConfig):
     """ingest -> preprocess -> train -> infer -> evaluate -> report under one output URL.
 

@@ -1,0 +1,210 @@
+"""Export: samples or predictions go back into a format that other tools read. Nothing is trained or predicted; labels lose only what
+the format cannot hold, and its writer says so.
+
+The output is somebody else's layout, so no commit protects it: `segtasks-export.json` says what it is made of, and `complete` once it is
+whole. Stopped in the middle, the same command writes it again from the start.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import IO, Any
+
+from segtasks import plugins
+from segtasks.codecs.mask import decode_mask
+from segtasks.engines import JSON, Done, Engine
+from segtasks.errors import ConfigError, CorruptError, DataFault, IncompleteError, InputError, StorageError, error_named
+from segtasks.refs import Ref
+from segtasks.shards.digest import canonical_json
+from segtasks.shards.recipe import differences
+from segtasks.shards.select import select
+from segtasks.shards.snapshot import Snapshot, open_snapshot
+from segtasks.stages._derive import Rows
+from segtasks.stages.config import ExportDataConfig
+from segtasks.stages.progress import Progress, silent
+from segtasks.stages.result import StageResult
+from segtasks.storage import Store, open_store
+from segtasks.writers._base import Labelled, Scored, Writer
+from segtasks.writers._files import upright
+
+MARKER = "segtasks-export.json"
+passes = 3  # over shards that failed
+shown = 10
+
+
+def export_data(config: ExportDataConfig, engine: Engine, progress: Progress = silent) -> StageResult:
+    """Write every chosen image of `config.data`; those that the format cannot take are named in the result (`left_out`)."""
+    started = time.monotonic()
+    snapshot = open_snapshot(config.data, config.storage)
+    if snapshot.file.rows not in ("samples/1", "predictions/1"):
+        raise InputError(f"{snapshot.ref} holds {snapshot.file.rows.partition('/')[0]}; needed: samples or predictions")
+    config = config.model_copy(update={"format": plugins.resolved("writers", config.format), "data": str(snapshot.ref)})
+    target = open_store(config.output, config.storage)
+    writer = _open_writer(config, target, snapshot)
+    chosen = list(select(snapshot, config.where, config.limit))
+    images = sum(len(one.ids) for one in chosen)
+    if config.dry_run:
+        return StageResult(stage="export-data", url=target.url, dry_run=True, details={"images": images, "shards": len(chosen)})
+    marker = {"data": config.data, "format": config.format.model_dump(mode="json"), "images": config.images}
+    marker |= {"where": config.where, "limit": config.limit}
+    _claim(target, marker)
+    progress({"event": "plan", "stage": "export-data", "units": len(chosen), "todo": len(chosen), "inputs": images})
+    items: list[JSON] = [{"place": place, "path": one.record.path, "rows": list(one.positions)} for place, one in enumerate(chosen)]
+    with ExitStack() as open_files:
+        left_out: dict[str, str] = {}
+        spooled = [open_files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in chosen]
+        for done, (place, result) in enumerate(_written(engine, _Factory(config), items), 1):
+            left_out |= result["left_out"]
+            json.dump(result["entries"], spooled[place])
+            progress({"event": "shard", "stage": "export-data", "done": done, "total": len(items), "rows_done": 0, "rows_total": images,
+                      "quarantined": len(left_out)})  # fmt: skip
+        splits: dict[str, list[IO[str]]] = {}
+        for one, file in zip(chosen, spooled, strict=True):
+            splits.setdefault(one.record.split, []).append(file)
+        writer.finish({split: _Entries(files) for split, files in sorted(splits.items())})
+    written = images - len(left_out)
+    target.replace(MARKER, _pretty({**marker, "complete": True, "written": written, "left_out": left_out}))
+    progress({"event": "published", "stage": "export-data", "ref": target.url})
+    return StageResult(
+        stage="export-data",
+        url=target.url,
+        counts={"rows": images, "done": written, "quarantined": len(left_out), "empty": 0, "shards": len(chosen)},
+        computed_shards=len(chosen),
+        seconds=round(time.monotonic() - started, 3),
+        details={"format": config.format.name, "data": config.data, "written": written, "left_out": left_out},
+    )
+
+
+def _open_writer(config: ExportDataConfig, target: Store, snapshot: Snapshot) -> Writer:
+    module = plugins.load("writers", config.format.name)
+    writer: Writer = module.build(plugins.configure("writers", config.format), target, snapshot.spec)
+    return writer
+
+
+def _claim(target: Store, marker: JSON) -> None:
+    """The output is empty, or was begun by the same export."""
+    try:
+        found = json.loads(target.read(MARKER))
+    except FileNotFoundError:
+        other = next(iter(target.list()), None)
+        if other is not None:
+            raise ConfigError(f"{target.url} holds {other.path}, and no export of segtasks; needed: an empty or new folder") from None
+        target.replace(MARKER, _pretty({**marker, "complete": False}))
+        return
+    except ValueError as error:
+        raise CorruptError(f"{target.url_of(MARKER)} is not JSON: {error}") from error
+    theirs = {key: found.get(key) for key in marker}
+    if canonical_json(theirs) != canonical_json(marker):
+        lines = "\n".join(f"  {line}" for line in differences(theirs, json.loads(canonical_json(marker))))
+        raise ConfigError(f"{target.url} holds another export; needed: an empty or new folder. It differs in\n{lines}")
+
+
+def _pretty(value: JSON) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode()
+
+
+def _written(engine: Engine, make_worker: _Factory, items: list[JSON]) -> Iterator[tuple[int, JSON]]:
+    """Every shard's result, in order of completion; shards that fail are tried again."""
+    todo = items
+    for attempt in range(passes):
+        failed = []
+        with closing(engine.map(make_worker, todo)) as outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    yield outcome.item["place"], outcome.result
+                    continue
+                if outcome.fatal or (attempt == passes - 1 and outcome.error_type == StorageError.__name__):
+                    raise error_named(outcome.error_type, outcome.error)
+                failed.append(outcome)
+        if not failed:
+            return
+        todo = [outcome.item for outcome in failed]
+    reasons = [f"{outcome.item['path']}: {outcome.error_type}: {outcome.error}" for outcome in failed]
+    first = next((f"\n{outcome.traceback}" for outcome in failed if outcome.traceback), "")
+    listing = "\n".join(f"  {reason}" for reason in reasons[:shown])
+    raise IncompleteError(f"{len(failed)} of {len(items)} shards could not be written in {passes} tries each:\n{listing}{first}", reasons)
+
+
+class _Entries:
+    """What `write` returned for the images of one split, read from disk whenever it is iterated."""
+
+    def __init__(self, files: list[IO[str]]) -> None:
+        self._files = files
+
+    def __iter__(self) -> Iterator[JSON]:
+        for file in self._files:
+            file.seek(0)
+            yield from json.load(file)
+
+
+@dataclass(frozen=True)
+class _Factory:
+    config: ExportDataConfig
+
+    def __call__(self) -> _Worker:
+        return _Worker(self.config)
+
+
+class _Worker:
+    """Writes the images of one shard."""
+
+    def __init__(self, config: ExportDataConfig) -> None:
+        self._config = config
+        self._snapshot = open_snapshot(config.data, config.storage)
+        self._source = self._snapshot
+        if self._snapshot.file.rows == "predictions/1":
+            assert self._snapshot.file.input is not None
+            self._source = open_snapshot(Ref(url=self._snapshot.file.input.url), config.storage)
+        self._policy = self._source.spec.decode
+        self._writer = _open_writer(config, open_store(config.output, config.storage), self._snapshot)
+
+    def __call__(self, item: JSON) -> JSON:
+        entries, left_out = [], {}
+        for row in self._rows(item):
+            try:
+                entries.append(self._writer.write(self._sample(row)))
+            except DataFault as fault:
+                left_out[row["image_id"]] = f"{type(fault).__name__}: {fault}"
+        return {"entries": entries, "left_out": left_out}
+
+    def _rows(self, item: JSON) -> Iterator[JSON]:
+        record = self._snapshot.records[item["path"]]
+        names = ["image_id", "split", "width", "height", "mask", "instances"]
+        pictures = ["image", "media_type", "meta"]
+        if self._source is self._snapshot:
+            yield from Rows(self._snapshot.read(record, [*names, *pictures], rows=item["rows"]))
+            return
+        parent = self._source.records.get(record.parent_shard)
+        if parent is None:
+            raise CorruptError(f"{self._source.ref} does not list {record.parent_shard}, which {record.path} was made from")
+        images = self._source.read(parent, ["image_id", *pictures])
+        place = {image_id: at for at, image_id in enumerate(images["image_id"].to_pylist())}
+        rows = Rows(images)
+        for row in Rows(self._snapshot.read(record, [*names, "parent_id"], rows=item["rows"])):
+            yield {**rows[place[row["parent_id"]]], **row}
+
+    def _sample(self, row: Mapping[str, Any]) -> Labelled:
+        encoded = (row["mask"] or {}).get("bytes")
+        image, media_type = None, row["media_type"]
+        if self._config.images:
+            image, media_type = upright(row["image"]["bytes"], media_type, self._policy)
+        return Labelled(
+            image_id=row["image_id"],
+            split=row["split"] or "",
+            height=row["height"],
+            width=row["width"],
+            mask=decode_mask(encoded, self._policy.max_pixels) if encoded else None,
+            instances=None if row["instances"] is None else tuple(_instance(one) for one in row["instances"]),
+            image=image,
+            media_type=media_type,
+            meta={pair["key"]: pair["value"] for pair in row["meta"] or ()},
+        )
+
+
+def _instance(one: JSON) -> Scored:
+    return Scored(one["category_id"], tuple(one["bbox"]), one["area"], one["counts"], bool(one["iscrowd"]), one.get("score"))

@@ -1,0 +1,75 @@
+"""What writers share about files: where an image goes, under which name, and its bytes."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+
+from segtasks.codecs.image import decode_image, encode_jpeg, encode_png, read_header
+from segtasks.errors import InputError, LabelError
+from segtasks.spec import DecodePolicy
+from segtasks.storage import Store
+from segtasks.writers._base import JSON, Labelled
+
+_SUFFIXES = {
+    "image/jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "image/png": (".png",),
+    "image/tiff": (".tif", ".tiff"),
+    "image/bmp": (".bmp", ".dib"),
+    "image/webp": (".webp",),
+    "image/gif": (".gif",),
+    "image/x-portable-anymap": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "image/jp2": (".jp2", ".j2k", ".jpx"),
+}
+
+
+def upright(image: bytes, media_type: str, policy: DecodePolicy) -> tuple[bytes, str]:
+    """The same bytes, unless their EXIF says that they are shown turned: half of all tools do not look there, and the labels are for the
+    image as displayed. Those are turned and encoded again: JPEG at quality 95, everything else as PNG."""
+    if read_header(image, policy).orientation == 1:
+        return image, media_type
+    pixels = decode_image(image, policy).pixels
+    return (encode_jpeg(pixels), "image/jpeg") if media_type == "image/jpeg" else (encode_png(pixels), "image/png")
+
+
+def image_suffix(sample: Labelled) -> str:
+    """The suffix of the image's own name where it fits its bytes, otherwise the usual one of its media type."""
+    own = posixpath.splitext(sample.image_id)[1]
+    usual = _SUFFIXES.get(sample.media_type)
+    if usual is None:
+        return own
+    return own if own.lower() in usual else usual[0]
+
+
+def stem_of(sample: Labelled, *, flat: bool = False) -> str:
+    """The image's path without suffix, and without the folders `images` and its split at its beginning; `flat`: without any folder.
+
+    `LabelError` for a path that leads out of the target.
+    """
+    parts = sample.image_id.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in sample.image_id or "\0" in sample.image_id:
+        raise LabelError(f"{sample.image_id!r} is no relative path, and cannot be a file's name")
+    for folder in ("images", sample.split):
+        if len(parts) > 1 and parts[0] == folder:
+            parts = parts[1:]
+    stem = posixpath.splitext("/".join(parts))[0]
+    return stem.replace("/", "__") if flat else stem
+
+
+def put(target: Store, path: str, data: bytes | None) -> None:
+    """Write a file, or nothing where there is none to write (labels only)."""
+    if data is not None:
+        target.replace(path, data)
+
+
+def require_unique(splits: Mapping[str, Iterable[JSON]], key: str = "file") -> None:
+    """`InputError` where two images were given one name."""
+    seen: dict[str, str] = {}
+    for entries in splits.values():
+        for entry in entries:
+            if entry[key] in seen:
+                raise InputError(
+                    f"{seen[entry[key]]} and {entry['image_id']} would both be {entry[key]}: this format cannot tell them apart; "
+                    "export fewer images (where=...), or use another format"
+                )
+            seen[entry[key]] = entry["image_id"]

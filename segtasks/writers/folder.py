@@ -1,0 +1,78 @@
+"""A folder of images and masks, as the reader `folder` takes it: `images/<split>/x.jpg`, `masks/<split>/x.png`, `dataset.yaml`.
+
+Masks are palette PNGs of class indices. Instances become `instances/<split>/x.png`, an image of ids, where no two of them overlap; those of
+an image in which they do are left out, since an image of ids cannot hold them (and its entry is counted in a warning).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from segtasks.codecs import rle
+from segtasks.codecs.mask import encode_mask
+from segtasks.config import Config as BaseConfig
+from segtasks.spec import DatasetSpec
+from segtasks.storage import Store
+from segtasks.writers._base import JSON, Labelled, Scored
+from segtasks.writers._files import image_suffix, put, require_unique, stem_of
+
+log = logging.getLogger(__name__)
+most_ids = 65535
+
+
+class Config(BaseConfig):
+    """The layout has no options."""
+
+
+def build(config: Config, target: Store, spec: DatasetSpec) -> FolderWriter:
+    return FolderWriter(target, spec)
+
+
+class FolderWriter:
+    """See the module."""
+
+    def __init__(self, target: Store, spec: DatasetSpec) -> None:
+        self._target, self._spec = target, spec
+
+    def write(self, sample: Labelled) -> JSON:
+        name = f"{sample.split}/{stem_of(sample)}" if sample.split else stem_of(sample, flat=True)
+        put(self._target, f"images/{name}{image_suffix(sample)}", sample.image)
+        if sample.mask is not None:
+            put(self._target, f"masks/{name}.png", encode_mask(sample.mask, self._spec.palette))
+        overlap = False
+        if sample.instances and sample.mask is not None:
+            ids = id_image(sample.instances, sample.height, sample.width)
+            overlap = ids is None
+            put(self._target, f"instances/{name}.png", None if ids is None else encode_mask(ids, self._spec.palette))
+        return {"image_id": sample.image_id, "file": name, "overlap": overlap}
+
+    def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
+        require_unique(splits)
+        overlapping = sum(entry["overlap"] for entries in splits.values() for entry in entries)
+        if overlapping:
+            log.warning(
+                "the instances of %d images overlap and are left out: an image of ids cannot hold them, format coco can", overlapping
+            )
+        if self._spec.classes:
+            classes = [{"name": item.name, "color": list(item.color)} for item in self._spec.classes]
+            described = {"name": self._spec.name, "classes": classes, "ignore": self._spec.ignore_index, "encoding": "index"}
+            self._target.replace("dataset.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())
+
+
+def id_image(instances: tuple[Scored, ...], height: int, width: int) -> NDArray[np.uint16] | None:
+    """1, 2, ... on the pixels of each instance, 0 elsewhere; None where two overlap, or there are more than 16 bits can tell."""
+    if len(instances) > most_ids:
+        return None
+    ids = np.zeros((height, width), np.uint16)
+    for number, one in enumerate(instances, 1):
+        mask: NDArray[Any] = rle.decode(one.counts, height, width)
+        if ids[mask].any():
+            return None
+        ids[mask] = number
+    return ids
