@@ -8,10 +8,11 @@ whole. Stopped in the middle, the same command writes it again from the start.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -55,19 +56,20 @@ def export_data(config: ExportDataConfig, engine: Engine, progress: Progress = s
     _claim(target, marker)
     progress({"event": "plan", "stage": "export-data", "units": len(chosen), "todo": len(chosen), "inputs": images})
     items: list[JSON] = [{"place": place, "path": one.record.path, "rows": list(one.positions)} for place, one in enumerate(chosen)]
-    with ExitStack() as open_files:
-        left_out: dict[str, str] = {}
-        spooled = [open_files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in chosen]
+    left_out: dict[str, str] = {}
+    written = 0
+    with tempfile.TemporaryFile("w+b") as file:
+        spool = _Spool(file)
         for done, (place, result) in enumerate(_written(engine, _Factory(config), items), 1):
+            spool.put(place, result["entries"])
             left_out |= result["left_out"]
-            json.dump(result["entries"], spooled[place])
-            progress({"event": "shard", "stage": "export-data", "done": done, "total": len(items), "rows_done": 0, "rows_total": images,
-                      "quarantined": len(left_out)})  # fmt: skip
-        splits: dict[str, list[IO[str]]] = {}
-        for one, file in zip(chosen, spooled, strict=True):
-            splits.setdefault(one.record.split, []).append(file)
-        writer.finish({split: _Entries(files) for split, files in sorted(splits.items())})
-    written = images - len(left_out)
+            written += len(result["entries"])
+            progress({"event": "shard", "stage": "export-data", "done": done, "total": len(items), "quarantined": len(left_out),
+                      "rows_done": written + len(left_out), "rows_total": images})  # fmt: skip
+        splits: dict[str, list[int]] = {}
+        for place, one in enumerate(chosen):
+            splits.setdefault(one.record.split, []).append(place)
+        writer.finish({split: _Entries(spool, places) for split, places in sorted(splits.items())})
     target.replace(MARKER, _pretty({**marker, "complete": True, "written": written, "left_out": left_out}))
     progress({"event": "published", "stage": "export-data", "ref": target.url})
     return StageResult(
@@ -130,16 +132,33 @@ def _written(engine: Engine, make_worker: _Factory, items: list[JSON]) -> Iterat
     raise IncompleteError(f"{len(failed)} of {len(items)} shards could not be written in {passes} tries each:\n{listing}{first}", reasons)
 
 
-class _Entries:
-    """What `write` returned for the images of one split, read from disk whenever it is iterated."""
+class _Spool:
+    """What `write` returned, by shard, on disk: a data set's entries may be larger than memory."""
 
-    def __init__(self, files: list[IO[str]]) -> None:
-        self._files = files
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._places = file, dict[int, tuple[int, int]]()
+
+    def put(self, place: int, entries: list[JSON]) -> None:
+        data = json.dumps(entries).encode()
+        self._places[place] = (self._file.seek(0, os.SEEK_END), len(data))
+        self._file.write(data)
+
+    def get(self, place: int) -> list[JSON]:
+        offset, size = self._places[place]
+        self._file.seek(offset)
+        entries: list[JSON] = json.loads(self._file.read(size))
+        return entries
+
+
+class _Entries:
+    """Those of one split, in the order of its shards, as often as they are wanted."""
+
+    def __init__(self, spool: _Spool, places: list[int]) -> None:
+        self._spool, self._places = spool, places
 
     def __iter__(self) -> Iterator[JSON]:
-        for file in self._files:
-            file.seek(0)
-            yield from json.load(file)
+        for place in self._places:
+            yield from self._spool.get(place)
 
 
 @dataclass(frozen=True)
