@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,13 @@ def write_palette(indices: NDArray[np.uint8], palette: Sequence[tuple[int, int, 
     rows[:, 0] = _NONE
     rows[:, 1:] = indices
     entries = int(indices.max()) + 1
+    return _write(width, height, 8, PALETTE, rows, _palette_chunk(tuple(palette), entries))
+
+
+@lru_cache
+def _palette_chunk(palette: tuple[tuple[int, int, int], ...], entries: int) -> bytes:
     colors = bytes(channel for color in palette[:entries] for channel in color).ljust(3 * entries, b"\0")
-    return _write(width, height, 8, PALETTE, rows, _chunk(b"PLTE", colors))
+    return _chunk(b"PLTE", colors)
 
 
 def write_grey16(values: NDArray[np.uint16]) -> bytes:
