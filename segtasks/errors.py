@@ -93,6 +93,10 @@ class MissingObject(DataFault):
     """The object was listed, but is not there when it is read."""
 
 
+class ChangedObject(DataFault):
+    """The object that the row refers to was replaced since it was ingested: the row's facts are those of another version."""
+
+
 class LabelError(DataFault):
     """The label does not fit the image or the classes: size, values, missing file."""
 

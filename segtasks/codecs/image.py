@@ -60,13 +60,17 @@ class Decoded:
         return int(self.pixels.shape[1])
 
 
-def read_header(data: bytes, policy: DecodePolicy) -> Header:
-    """Read the header alone. `LimitError` above `policy.max_pixels`; `DecodeError` for other formats and implausible sizes."""
-    jpeg = _plain_jpeg(data, policy)
+def read_header(data: bytes, policy: DecodePolicy, size: int | None = None) -> Header:
+    """Read the header alone. `LimitError` above `policy.max_pixels`; `DecodeError` for other formats and implausible sizes.
+
+    `size` is that of the whole file in bytes, where `data` is only its beginning; a header that lies further on is a `DecodeError`.
+    """
+    size = len(data) if size is None else size
+    jpeg = _plain_jpeg(data, policy, size)
     if jpeg is not None and not jpeg.metadata:
         return Header("JPEG", "image/jpeg", jpeg.width, jpeg.height)
     with _pillow.decoding("cannot read the header"):
-        image = _open(data, policy)
+        image = _open(data, policy, size)
         width, height = _pillow.stored_size(image)
         turned = _pillow.orientation(image) or 1 if image.format != "PNG" or "exif" in image.info else 1
         if turned in (5, 6, 7, 8):
@@ -79,7 +83,7 @@ def decode_image(data: bytes, policy: DecodePolicy) -> Decoded:
 
     Every malformed input is a `DecodeError` or `LimitError`; only a lack of memory is raised as what it is.
     """
-    jpeg = _plain_jpeg(data, policy)
+    jpeg = _plain_jpeg(data, policy, len(data))
     warning = ""
     if jpeg is not None and jpeg.is_ordinary:
         decoded, warning = _decode_ordinary_jpeg(data, jpeg, policy)
@@ -114,12 +118,12 @@ def orient(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(turned)
 
 
-def _plain_jpeg(data: bytes, policy: DecodePolicy) -> JpegHeader | None:
+def _plain_jpeg(data: bytes, policy: DecodePolicy, size: int) -> JpegHeader | None:
     if "JPEG" not in policy.formats:
         return None
     jpeg = read_jpeg_header(data)
     if jpeg is not None:
-        _check_pixels(jpeg.width, jpeg.height, jpeg.max_pixels_in(len(data)), len(data), policy)
+        _check_pixels(jpeg.width, jpeg.height, jpeg.max_pixels_in(size), size, policy)
     return jpeg
 
 
@@ -132,26 +136,26 @@ def _check_pixels(width: int, height: int, plausible: int | None, size: int, pol
         raise DecodeError(f"the header claims {width}x{height} pixels, but {size} bytes hold {plausible} at most: cut off, or a bomb")
 
 
-def _open(data: bytes, policy: DecodePolicy) -> ImageFile.ImageFile:
+def _open(data: bytes, policy: DecodePolicy, size: int) -> ImageFile.ImageFile:
     webp = read_webp_size(data) if "WEBP" in policy.formats else None
     if webp is not None:
-        _check_pixels(*webp, None, len(data), policy)
+        _check_pixels(*webp, None, size, policy)
     image = _pillow.open_image(data, policy.formats)
-    _check_size(image, data, policy)
+    _check_size(image, data, policy, size)
     return image
 
 
-def _check_size(image: ImageFile.ImageFile, data: bytes, policy: DecodePolicy) -> None:
+def _check_size(image: ImageFile.ImageFile, data: bytes, policy: DecodePolicy, size: int) -> None:
     plausible: int | None = None
     if image.format in ("JPEG", "MPO"):
         jpeg = read_jpeg_header(data)
-        plausible = jpeg.max_pixels_in(len(data)) if jpeg else None
+        plausible = jpeg.max_pixels_in(size) if jpeg else None
     elif image.format == "PNG":
         png = read_png_header(data)
-        plausible = png.max_pixels_in(len(data)) if png else None
+        plausible = png.max_pixels_in(size) if png else None
     elif image.format in ("BMP", "PPM") and image.tile and image.tile[0][0] == "raw":
-        plausible = 8 * len(data)
-    _check_pixels(image.width, image.height, plausible, len(data), policy)
+        plausible = 8 * size
+    _check_pixels(image.width, image.height, plausible, size, policy)
 
 
 def _decode_ordinary_jpeg(data: bytes, jpeg: JpegHeader, policy: DecodePolicy) -> tuple[Decoded | None, str]:
@@ -171,7 +175,7 @@ def _decode_ordinary_jpeg(data: bytes, jpeg: JpegHeader, policy: DecodePolicy) -
 
 def _decode_with_pillow(data: bytes, policy: DecodePolicy, facts: dict[str, str]) -> Decoded:
     with _pillow.decoding("cannot be decoded"):
-        image = _open(data, policy)
+        image = _open(data, policy, len(data))
         deep = _pillow.is_deep_colour(image)
         turned = _pillow.orientation(image) if image.format == "TIFF" else 1
         image.load()

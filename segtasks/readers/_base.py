@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from segtasks.codecs.image import Header
 from segtasks.spec import DatasetSpec
 
 
@@ -51,6 +52,8 @@ class RawSample:
     mask: NDArray[np.unsignedinteger[Any]] | None = None  # HxW, uint8 (uint16 above 255 classes), of the *oriented* image's size
     instances: tuple[Instance, ...] | None = None
     meta: Mapping[str, str] = field(default_factory=dict)  # camera, site, sequence, ...: `where` chooses by these
+    referenced: Header | None = None  # set: the bytes stay where they are and `image` is empty; what their header says
+    empty: bool = False  # nothing is there (a window without data): counted as a row of its id alone, and of nothing else
     spacing: tuple[float, ...] = ()  # size of a pixel along the image's axes, Y before X, in millimetres (or the unit of the map)
 
 

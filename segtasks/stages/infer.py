@@ -17,6 +17,7 @@ from segtasks.errors import ConfigError, DataFault
 from segtasks.inference.pipeline import predict_rows
 from segtasks.inference.predictor import Prediction, Predictor
 from segtasks.shards.digest import content_id
+from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.snapshot import open_snapshot
@@ -109,6 +110,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
     def __init__(self, config: InferConfig, plan: Plan, recipe: Recipe, threads: int) -> None:
         super().__init__("predictions/1", open_store(config.output, config.storage), plan, config.limits)
         assert plan.input is not None
+        self._storage = config.storage
         self._parent = open_snapshot(plan.input, config.storage)
         self._spec = recipe.spec
         loaded = load_checkpoint(config.checkpoint, config.storage)
@@ -124,7 +126,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
         )
 
     def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
-        return Rows(read_unit(self._parent, unit, ["image_id", "split", "image"]))
+        return Rows(read_unit(self._parent, unit, [*IMAGE_COLUMNS, "split"]))
 
     def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         return predict_rows(inputs, self._predictor, self._decode, self._encode, threads=codec_threads)
@@ -133,7 +135,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
         return {"image_id": one["image_id"], "parent_id": one["image_id"], "split": one["split"]}
 
     def _decode(self, row: dict[str, Any]) -> NDArray[np.uint8]:
-        return decode_image(row["image"]["bytes"], self._parent.spec.decode).pixels
+        return decode_image(image_bytes(row, self._storage), self._parent.spec.decode).pixels
 
     def _encode(self, row: dict[str, Any], outcome: Prediction | DataFault) -> list[dict[str, Any]]:
         if isinstance(outcome, DataFault):

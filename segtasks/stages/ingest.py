@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from segtasks import plugins
-from segtasks.codecs.image import decode_image
+from segtasks.codecs.image import Decoded, Header, decode_image
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import Plugin, output_part
 from segtasks.engines import Engine
@@ -243,27 +243,33 @@ class _Worker(ShardWorker[SourceItem]):
 
     def _rows(self, item: SourceItem) -> list[dict[str, Any]]:
         try:
-            return [ok({**self.origin(item), **self._read(item)})]
+            columns = self._read(item)
+            return [] if columns is None else [ok({**self.origin(item), **columns})]
         except DataFault as fault:
             return [self.refuse(item, fault)]
 
-    def _read(self, item: SourceItem) -> dict[str, Any]:
+    def _read(self, item: SourceItem) -> dict[str, Any] | None:
+        """The columns of the item's row; None where it makes none."""
         try:
             raw = self._reader.read(item)
         except FileNotFoundError as error:
             raise MissingObject(f"listed, but not there when read: {error}") from error
-        decoded = decode_image(raw.image, self._spec.decode)
+        if raw.empty:
+            return None
+        found: Decoded | Header = raw.referenced or decode_image(raw.image, self._spec.decode)
+        facts = found.facts if isinstance(found, Decoded) else {}
+        by_value = {"bytes": raw.image, "path": item.image_id}
         return {
-            "image": {"bytes": raw.image, "path": item.image_id},
-            "media_type": decoded.media_type,
-            "shape": [decoded.height, decoded.width, 3],
+            "image": {"bytes": None, "path": self._source.url_of(item.path)} if raw.referenced else by_value,
+            "media_type": found.media_type,
+            "shape": [found.height, found.width, 3],
             "axes": "YXC",
             "spacing": list(raw.spacing) or None,
-            "width": decoded.width,
-            "height": decoded.height,
-            "mask": self._mask(raw, decoded.height, decoded.width, item),
-            "instances": None if raw.instances is None else [_instance(one, decoded.height, decoded.width) for one in raw.instances],
-            "meta": to_meta({**decoded.facts, **raw.meta}),
+            "width": found.width,
+            "height": found.height,
+            "mask": self._mask(raw, found.height, found.width, item),
+            "instances": None if raw.instances is None else [_instance(one, found.height, found.width) for one in raw.instances],
+            "meta": to_meta({**facts, **raw.meta}),
         }
 
     def _mask(self, raw: RawSample, height: int, width: int, item: SourceItem) -> dict[str, Any] | None:

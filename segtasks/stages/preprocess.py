@@ -11,6 +11,7 @@ from segtasks.codecs.mask import decode_mask, encode_mask
 from segtasks.config import output_part
 from segtasks.engines import Engine
 from segtasks.errors import DataFault, InputError
+from segtasks.shards.pixels import image_bytes
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
 from segtasks.shards.snapshot import Snapshot, open_snapshot
@@ -89,18 +90,19 @@ class _Worker(ShardWorker[dict[str, Any]]):
         return {name: one[name] for name in _KEPT}
 
     def _rows(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        if self._config.resize is None:
-            return [ok(row)]
         try:
-            return [ok({**row, **self._resized(row, self._config.resize)})]
+            data = image_bytes(row, self._config.storage)  # rows by reference become rows by value
+            if self._config.resize is None:
+                return [ok({**row, "image": {"bytes": data, "path": row["image_id"]}})]
+            return [ok({**row, **self._resized(row, data, self._config.resize)})]
         except DataFault as fault:
             return [self.refuse(row, fault)]
 
-    def _resized(self, row: dict[str, Any], size: Resize) -> dict[str, Any]:
-        pixels = resize_image(decode_image(row["image"]["bytes"], self._parent.spec.decode).pixels, size.height, size.width)
+    def _resized(self, row: dict[str, Any], data: bytes, size: Resize) -> dict[str, Any]:
+        pixels = resize_image(decode_image(data, self._parent.spec.decode).pixels, size.height, size.width)
         lossless = self._config.encoding == "png"
         resized: dict[str, Any] = {
-            "image": {"bytes": encode_png(pixels) if lossless else encode_jpeg(pixels), "path": row["image"]["path"]},
+            "image": {"bytes": encode_png(pixels) if lossless else encode_jpeg(pixels), "path": row["image_id"]},
             "media_type": "image/png" if lossless else "image/jpeg",
             "shape": [size.height, size.width, 3],
             "height": size.height,

@@ -14,6 +14,7 @@ from segtasks.errors import InputError
 from segtasks.metrics.confusion import Result
 from segtasks.reporting.data import Epoch, Example, Fact, Quarantined, ReportData, StageCoverage
 from segtasks.reporting.page import render_report
+from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.plan import read_plan
 from segtasks.shards.snapshot import Snapshot, open_snapshot
 from segtasks.stages.config import ReportConfig
@@ -55,7 +56,7 @@ def collect(evaluation: Snapshot, examples: int, storage: StorageOptions) -> Rep
     best, worst = best_and_worst(evaluation, examples)
     # class_map of the evaluation: how the predicted classes were named when they were counted
     class_map: dict[str, str] = evaluation.recipe.config.get("class_map", {})
-    pictures = _Pictures(evaluation, predictions, data, class_map)
+    pictures = _Pictures(evaluation, predictions, data, class_map, storage)
     stages = [("ingest", data), ("infer", predictions), ("evaluate", evaluation)]
     refused = [row for stage, snapshot in stages for row in _quarantined(stage, snapshot)]
     plan = read_plan(predictions.store, predictions.file.plan)
@@ -137,8 +138,10 @@ def _training(checkpoint: str, storage: StorageOptions) -> tuple[tuple[Epoch, ..
 class _Pictures:
     """Finds images by id, reading each shard that is needed once."""
 
-    def __init__(self, evaluation: Snapshot, predictions: Snapshot, data: Snapshot, class_map: dict[str, str]) -> None:
-        self._evaluation, self._predictions, self._data = evaluation, predictions, data
+    def __init__(
+        self, evaluation: Snapshot, predictions: Snapshot, data: Snapshot, class_map: dict[str, str], storage: StorageOptions
+    ) -> None:
+        self._evaluation, self._predictions, self._data, self._storage = evaluation, predictions, data, storage
         self._table = lookup_table(predictions.spec, class_map, data.spec)
         self._shard_of: dict[str, str] = {}
         for record in evaluation.shards():
@@ -151,20 +154,20 @@ class _Pictures:
 
     def _example(self, image_id: str, miou: float | None) -> Example:
         predicted = self._predictions.records[self._shard_of[image_id]]
-        prediction = _row(self._predictions, predicted.path, image_id, ["mask"])
-        sample = _row(self._data, predicted.parent_shard, image_id, ["image", "mask"])
+        prediction = _row(self._predictions, predicted.path, image_id, ["image_id", "mask"])
+        sample = _row(self._data, predicted.parent_shard, image_id, [*IMAGE_COLUMNS, "mask"])
         decode = self._data.spec.decode
         return Example(
             image_id=image_id,
             miou=miou,
-            image=decode_image(sample["image"]["bytes"], decode).pixels,
+            image=decode_image(image_bytes(sample, self._storage), decode).pixels,
             truth=decode_mask(sample["mask"]["bytes"], decode.max_pixels),
             prediction=self._table[decode_mask(prediction["mask"]["bytes"], decode.max_pixels)],
         )
 
 
 def _row(snapshot: Snapshot, path: str, image_id: str, columns: list[str]) -> dict[str, Any]:
-    table = snapshot.read(snapshot.records[path], ["image_id", *columns])
+    table = snapshot.read(snapshot.records[path], columns)
     position = table["image_id"].to_pylist().index(image_id)
     row: dict[str, Any] = table.slice(position, 1).to_pylist()[0]
     return row

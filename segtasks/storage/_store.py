@@ -138,6 +138,10 @@ class Store:
     def size(self, path: str) -> int:
         return int(self._info(path)["size"])
 
+    def entry(self, path: str) -> Entry:
+        """One object as `list` gives it, now. A missing one is `FileNotFoundError`."""
+        return _entry(path, self._info(path))
+
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every object under the folder `prefix`, recursively, sorted by path. A missing folder is empty."""
         try:  # a listing is one request a page: as long as answers come it has time
@@ -149,9 +153,7 @@ class Store:
             info = found[key]
             if info.get("type") == "directory":
                 continue
-            version = info.get("ETag") or info.get("etag") or info.get("generation") or info.get("created") or ""
-            path = key[len(root) :].lstrip("/")
-            yield Entry(path, int(info["size"]), str(version).strip('"') or str(info["size"]), _modified(info))
+            yield _entry(key[len(root) :].lstrip("/"), info)
 
     def leftovers(self) -> Iterator[Entry]:
         """Probes and temporary files that a killed process left behind; `list` of a local store passes over them."""
@@ -238,6 +240,13 @@ class _ReadFile(AbstractBufferedFile):  # type: ignore[misc]
         return self._store.read_range(self._path, start, min(end, self.size))
 
 
+def _entry(path: str, info: Mapping[str, Any]) -> Entry:
+    version = info.get("ETag") or info.get("etag") or info.get("generation") or ""
+    if not version and "created" in info:  # in some listings a date, in look-ups a number
+        version = _modified({"created": info["created"]})
+    return Entry(path, int(info["size"]), str(version).strip('"') or str(info["size"]), _modified(info))
+
+
 def _modified(info: Mapping[str, Any]) -> float:
     """When a listed object was written: every backend has its own word for it, and some give text."""
     for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
@@ -292,6 +301,12 @@ class LocalStore(Store):
         except OSError as error:
             raise translate(error, f"looking up {self.url_of(path)}") from error
 
+    def entry(self, path: str) -> Entry:
+        try:
+            return _file_entry(path, os.stat(self._file(path)))
+        except OSError as error:
+            raise translate(error, f"looking up {self.url_of(path)}") from error
+
     def list(self, prefix: str = "") -> Iterator[Entry]:
         yield from self._walk(self._file(prefix.rstrip("/")), prefix.rstrip("/"), temporary=False)
 
@@ -316,7 +331,7 @@ class LocalStore(Store):
                     stat = entry.stat()
                 except FileNotFoundError:  # a dangling link, or removed while listing
                     continue
-                yield Entry(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
+                yield _file_entry(path, stat)
 
     def _put(self, path: str, data: bytes) -> None:
         target = self._file(path)
@@ -359,6 +374,10 @@ class LocalStore(Store):
             return
         except OSError as error:
             raise translate(error, f"deleting {self.url_of(path)}") from error
+
+
+def _file_entry(path: str, stat: os.stat_result) -> Entry:
+    return Entry(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}", stat.st_mtime)
 
 
 def _sync_folder(folder: str) -> None:

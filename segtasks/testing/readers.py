@@ -69,11 +69,15 @@ def check_items(items: list[SourceItem], again: list[SourceItem]) -> None:
 
 def check_sample(sample: RawSample, spec: DatasetSpec, image_id: str) -> None:
     """The image decodes, and its truth has its size and holds only classes and the ignore value."""
+    if sample.empty:
+        assert not sample.image, f"{image_id} is empty, and has an image"
+        return
     try:
-        decoded = decode_image(sample.image, spec.decode)
+        found = sample.referenced or decode_image(sample.image, spec.decode)
     except DataFault as fault:
         raise AssertionError(f"{image_id}: the bytes are no image: {fault}") from fault
-    size = (decoded.height, decoded.width)
+    assert sample.referenced is None or not sample.image, f"{image_id} is referenced, and brings bytes all the same"
+    size = (found.height, found.width)
     if sample.mask is not None:
         assert spec.classes, f"{image_id} has a mask, but the spec has no classes"
         assert sample.mask.dtype in (np.uint8, np.uint16), f"{image_id}: the mask is {sample.mask.dtype}; needed: uint8 or uint16"
