@@ -44,9 +44,14 @@ def encode_polygons(parts: Sequence[Sequence[float]], height: int, width: int) -
     """
     drawn = []
     for part in parts:
-        corners = np.asarray(part, dtype=np.float64)
+        try:
+            corners = np.asarray(part, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise LabelError(f"a polygon has the corners {str(part)[:80]}, which are no numbers") from error
         if corners.ndim != 1 or corners.size < 6 or corners.size % 2 or not np.isfinite(corners).all() or np.abs(corners).max() > _far:
-            raise LabelError(f"a polygon has the corners {str(list(part))[:80]}; needed: x, y of at least three, in pixels")
+            raise LabelError(
+                f"a polygon has the corners {str(part)[:80]} ({corners.size} numbers); needed: x, y of at least three, in pixels"
+            )
         drawn.append(rlemasklib.from_polygon(corners, imshape=(height, width)))
     if not drawn:
         return encode(np.zeros((height, width), np.bool_))
@@ -74,6 +79,24 @@ def decode(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
     except ValueError as error:
         raise _bad(counts, height, width, error) from error
     return mask
+
+
+def decode_box(counts: bytes, height: int, width: int, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """The part of the mask inside `box` (top, left, height, width), which lies in the image; the rest is not decoded. Errors as in `decode`."""
+    top, left, box_height, box_width = box
+    try:
+        part = rlemasklib.crop(_rle(counts, height, width), np.array([left, top, box_width, box_height], np.uint32))
+        mask: NDArray[np.bool_] = rlemasklib.decode(part).view(np.bool_)
+    except ValueError as error:
+        raise _bad(counts, height, width, error) from error
+    return mask
+
+
+def encode_at(mask: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> bytes:
+    """Compressed counts of an image `height` x `width` that has `mask` at (`top`, `left`) and no other pixel set."""
+    part = rlemasklib.encode(np.ascontiguousarray(mask, dtype=bool))
+    margins = [left, width - left - mask.shape[1], top, height - top - mask.shape[0]]
+    return bytes(rlemasklib.pad(part, np.array(margins, np.uint32))["counts"])
 
 
 def runs(counts: bytes, height: int, width: int) -> NDArray[np.uint32]:
