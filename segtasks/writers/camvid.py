@@ -12,7 +12,8 @@ import numpy as np
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import Config as BaseConfig
 from segtasks.errors import ConfigError, LabelError
-from segtasks.readers.camvid import CamvidReader, splits, void
+from segtasks.readers._camvid_classes import segnet_spec
+from segtasks.readers.camvid import splits
 from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled
@@ -32,7 +33,8 @@ class CamvidWriter:
 
     def __init__(self, target: Store, spec: DatasetSpec) -> None:
         self._target = target
-        camvid = CamvidReader(target).spec()
+        camvid = segnet_spec()
+        void = camvid.num_classes
         strange = sorted(set(spec.names) - set(camvid.names))
         if strange or not spec.classes:
             raise ConfigError(f"CamVid has no class for {strange or 'images without classes'}; needed: its {', '.join(camvid.names)}")

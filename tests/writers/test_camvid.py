@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segtasks.errors import ConfigError, LabelError
-from segtasks.readers.camvid import CamvidReader
+from segtasks.readers._camvid_classes import segnet_spec
 from segtasks.spec import ClassSpec, DatasetSpec
 from segtasks.storage import open_store
 from segtasks.writers import camvid
@@ -25,7 +25,7 @@ def test_camvid_comes_back_equal(tmp_path: Path) -> None:
 
 def test_classes_in_another_order_are_written_as_camvids_and_void_is_11(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    theirs = CamvidReader(store).spec()
+    theirs = segnet_spec()
     spec = DatasetSpec(name="other", classes=(theirs.classes[8], theirs.classes[0]))  # car, sky
     writer = camvid.build(camvid.Config(), store, spec)
     writer.write(Labelled("x.png", "val", 1, 3, np.array([[0, 1, 255]], np.uint8), None))
@@ -36,6 +36,6 @@ def test_other_classes_and_splits_are_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     with pytest.raises(ConfigError, match=r"CamVid has no class for \['cow'\]"):
         camvid.build(camvid.Config(), store, DatasetSpec(name="cows", classes=(ClassSpec(name="cow", color=(1, 2, 3)),)))
-    writer = camvid.build(camvid.Config(), store, CamvidReader(store).spec())
+    writer = camvid.build(camvid.Config(), store, segnet_spec())
     with pytest.raises(LabelError, match="is in split 'nowhere'; CamVid has train, val, test"):
         writer.write(Labelled("x.png", "nowhere", 1, 1, np.zeros((1, 1), np.uint8), None))

@@ -1,0 +1,112 @@
+"""COCO instances, as the reader `coco` and pycocotools take it: `annotations/instances_<split>.json`, images in `<split>/`.
+
+- Segmentations are compressed RLE, which loses nothing. `segmentation: polygon` is for tools that read none: drawn along the pixels'
+  edges, so that filled by pycocotools' rule the mask comes back too. Crowds are always RLE.
+- Categories keep the ids of their source (COCO's 1..90 with gaps). `background` is no category.
+- Without instances every class of the mask becomes one annotation of the image; ignored pixels are in none.
+- Predictions with scores are also written as `predictions_<split>.json`, the list that pycocotools' `loadRes` takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from segtasks.codecs import rle
+from segtasks.codecs.outline import outlines
+from segtasks.config import Config as BaseConfig
+from segtasks.errors import ConfigError
+from segtasks.spec import DatasetSpec
+from segtasks.storage import Store
+from segtasks.writers._base import JSON, Labelled, Scored
+from segtasks.writers._coco import Document, category, category_ids, file_of, image_ids, is_background, no_split
+from segtasks.writers._files import put, require_unique
+
+
+class Config(BaseConfig):
+    """Options of the COCO writer."""
+
+    segmentation: Literal["rle", "polygon"] = Field(default="rle", description="how an object's pixels are written; crowds are always rle")
+
+
+def build(config: Config, target: Store, spec: DatasetSpec) -> CocoWriter:
+    return CocoWriter(config, target, spec)
+
+
+class CocoWriter:
+    """See the module."""
+
+    def __init__(self, config: Config, target: Store, spec: DatasetSpec) -> None:
+        if not spec.classes:
+            raise ConfigError(f"{spec.name!r} has no classes, so there is nothing to annotate; format folder takes images alone")
+        self._config, self._target, self._spec = config, target, spec
+        self._categories = [None if is_background(spec, index) else item for index, item in enumerate(spec.classes)]
+        self._ids = category_ids(self._categories)
+
+    def write(self, sample: Labelled) -> JSON:
+        file = file_of(sample)
+        folder = sample.split or no_split
+        put(self._target, f"{folder}/{file}", sample.image)
+        instances = regions_of(sample, self._spec) if sample.instances is None else sample.instances
+        objects = [self._annotation(one, sample.height, sample.width) for one in instances if self._ids[one.category_id]]
+        path = f"{folder}/{file}"
+        return {"image_id": sample.image_id, "path": path, "file": file, "size": [sample.height, sample.width], "objects": objects}
+
+    def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
+        require_unique(splits, "path")
+        for split, entries in splits.items():
+            name = split or no_split
+            document = Document(self._target, f"annotations/instances_{name}.json")
+            document.add("images", self._images(entries))
+            document.add("annotations", self._annotations(entries))
+            document.add("categories", self._category_list())
+            document.close()
+            scored = [{"image_id": number, **one} for number, one in self._objects(entries) if one.get("score") is not None]
+            if scored:
+                predictions = [{key: value for key, value in one.items() if key not in ("iscrowd", "area")} for one in scored]
+                self._target.replace(f"annotations/predictions_{name}.json", _list(predictions))
+
+    def _annotation(self, one: Scored, height: int, width: int) -> JSON:
+        polygon = self._config.segmentation == "polygon" and not one.iscrowd
+        found: JSON = {
+            "category_id": self._ids[one.category_id],
+            "segmentation": outlines(one.counts, height, width) if polygon else {"size": [height, width], "counts": one.counts.decode()},
+            "area": one.area,
+            "bbox": list(one.bbox),
+            "iscrowd": int(one.iscrowd),
+        }
+        return found if one.score is None else {**found, "score": one.score}
+
+    def _images(self, entries: Iterable[JSON]) -> Iterator[JSON]:
+        for entry, number in zip(entries, image_ids(entries), strict=True):
+            height, width = entry["size"]
+            yield {"id": number, "file_name": entry["file"], "height": height, "width": width}
+
+    def _objects(self, entries: Iterable[JSON]) -> Iterator[tuple[int, JSON]]:
+        for entry, number in zip(entries, image_ids(entries), strict=True):
+            yield from ((number, one) for one in entry["objects"])
+
+    def _annotations(self, entries: Iterable[JSON]) -> Iterator[JSON]:
+        for place, (number, one) in enumerate(self._objects(entries), 1):
+            yield {"id": place, "image_id": number, **one}
+
+    def _category_list(self) -> Iterator[JSON]:
+        for item, number in zip(self._categories, self._ids, strict=True):
+            if item is not None:
+                yield category(item, number)
+
+
+def regions_of(sample: Labelled, spec: DatasetSpec) -> tuple[Scored, ...]:
+    """The mask's classes, each as one instance of all its pixels; ignored pixels are in none."""
+    if sample.mask is None:
+        return ()
+    shifted = np.where(sample.mask == spec.ignore_index, 0, sample.mask.astype(np.int32) + 1)
+    return tuple(Scored(region.value - 1, region.bbox, float(region.area), region.counts) for region in rle.encode_regions(shifted))
+
+
+def _list(values: list[JSON]) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode()
