@@ -22,6 +22,7 @@ from segtasks.engines import JSON, Done, Engine
 from segtasks.errors import ConfigError, CorruptError, DataFault, IncompleteError, InputError, StorageError, error_named
 from segtasks.refs import Ref
 from segtasks.shards.digest import canonical_json
+from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.recipe import differences
 from segtasks.shards.select import select
 from segtasks.shards.snapshot import Snapshot, open_snapshot
@@ -194,7 +195,7 @@ class _Worker:
     def _rows(self, item: JSON) -> Iterator[JSON]:
         record = self._snapshot.records[item["path"]]
         names = ["image_id", "split", "width", "height", "mask", "instances"]
-        pictures = ["image", "media_type", "meta"]
+        pictures = ["media_type", "meta", *(name for name in IMAGE_COLUMNS if name != "image_id")]
         if self._source is self._snapshot:
             yield from Rows(self._snapshot.read(record, [*names, *pictures], rows=item["rows"]))
             return
@@ -211,7 +212,7 @@ class _Worker:
         encoded = (row["mask"] or {}).get("bytes")
         image, media_type = None, row["media_type"]
         if self._config.images:
-            image, media_type = upright(row["image"]["bytes"], media_type, self._policy)
+            image, media_type = upright(image_bytes(row, self._config.storage), media_type, self._policy)
         return Labelled(
             image_id=row["image_id"],
             split=row["split"] or "",
