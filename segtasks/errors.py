@@ -71,6 +71,16 @@ class QualityBelowThreshold(SegtasksError):
     exit_code = 3
 
 
+class TooManyFindings(SegtasksError):
+    """A check found more than `max_findings` allows. `result` is the stage's: what was found is published all the same."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, result: object = None) -> None:
+        self.result = result
+        super().__init__(message)
+
+
 class CorruptError(SegtasksError):
     """A shard set does not agree with itself: a hash, a count or a digest differs from what was recorded."""
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from segtasks.checks.config import CheckSettings, MaxFindings
 from segtasks.config import Config, Plugin, affects_output, apply_overrides, load_yaml, output_part, validate
 from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError
 from segtasks.spec import DecodePolicy, Resize
 from segtasks.stages.config import (
+    CheckConfig,
     EvaluateConfig,
     InferConfig,
     IngestConfig,
@@ -66,6 +68,22 @@ TRAINING_EXECUTION = {
 }
 SELECTION = {"limit": 3, "where": {"split": "val"}}
 
+CHECK_SETTINGS = {
+    "max_findings": {"quarantined": 3},
+    "background": ["sky"],
+    "min_object_pixels": 3,
+    "max_disagreement": 0.5,
+    "area_tolerance": 0.5,
+    "box_tolerance": 3.0,
+    "near_distance": 3,
+    "constant_std": 3.0,
+    "odd_area": 3.0,
+    "odd_aspect": 3.0,
+    "odd_share": 0.5,
+    "rare_share": 0.5,
+    "examples": 3,
+}
+
 # model: (settings it needs, output-affecting fields, execution fields), each field with another value than it has
 TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     EngineConfig: ({}, {}, ENGINE),
@@ -105,6 +123,13 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
         {"predictions": "p", "data": "a", "output": "b"},
         {"class_map": {"car": "vehicle"}, "metric": {"name": "confusion", "options": {"exclude": ["sky"]}}},
         {**STAGE_EXECUTION, "predictions": "p@2", "data": "a@2", "min_miou": 0.5},
+    ),
+    MaxFindings: ({}, {}, dict.fromkeys(MaxFindings.model_fields, 3)),
+    CheckSettings: ({}, {}, CHECK_SETTINGS),
+    CheckConfig: (
+        {"data": "a", "output": "b"},
+        SELECTION,
+        {**STAGE_EXECUTION, **CHECK_SETTINGS, "data": "a@2", "format": "folder", "ingest": {"shard_rows": 3}},
     ),
     ReportConfig: (
         {"evaluation": "e", "output": "b"},

@@ -10,10 +10,11 @@ from typing import IO, Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """`document` is printed with `--json`, `lines` otherwise."""
+    """`document` is printed with `--json`, `lines` otherwise; `code` is what the command exits with."""
 
     document: Any
     lines: Iterable[str]
+    code: int = 0
 
     def write(self, out: IO[str], *, as_json: bool) -> None:
         if as_json:

@@ -75,7 +75,27 @@ EVALUATION = pa.schema(
         *_STATUS,
     ]
 )
-SCHEMAS = {"samples/1": SAMPLES, "predictions/1": PREDICTIONS, "evaluation/1": EVALUATION}
+CHECK = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("group_id", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("stored", pa.string()),
+        pa.field("file_sha256", pa.binary()),
+        pa.field("pixels_sha256", pa.binary()),
+        pa.field("phash", pa.binary()),
+        pa.field("mean", pa.float32()),
+        pa.field("std", pa.float32()),
+        pa.field("class_pixels", pa.list_(pa.int64())),
+        pa.field("ignored_pixels", pa.int64()),
+        pa.field("object_pixels", pa.list_(pa.int64())),
+        pa.field("faults", pa.list_(pa.struct([("kind", pa.string()), ("what", pa.string()), ("amount", pa.float64())]))),
+        *_STATUS,
+    ]
+)
+SCHEMAS = {"samples/1": SAMPLES, "predictions/1": PREDICTIONS, "evaluation/1": EVALUATION, "check/1": CHECK}
 BLOBS = ("image", "mask", "instances")
 
 

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from segtasks.checks.config import CheckSettings
 from segtasks.config import Config, Plugin, execution
 from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
+from segtasks.refs import Ref
 from segtasks.spec import DecodePolicy, Resize
 from segtasks.storage._options import refuse_secrets
 from segtasks.training.config import TrainingConfig
@@ -98,6 +100,27 @@ class EvaluateConfig(StageConfig):
     class_map: dict[str, str] = Field(default_factory=dict, description="predicted class -> data class, where their names differ")
     metric: Plugin = Field(default=Plugin(name="confusion"), description="metric: `segtasks metrics` lists them")
     min_miou: float | None = execution(None, ge=0, le=1, description="exit 3 when the mean IoU is below this")
+
+
+class CheckConfig(StageConfig, Selection, CheckSettings):
+    """Say what is wrong with a data set: its images, masks and instances, classes, duplicates and splits."""
+
+    data: str = execution(
+        ..., min_length=1, description="shard set of samples, optionally @snapshot; with `format` the root of a data set in its own layout"
+    )
+    format: Plugin | None = execution(None, description="reader of `data`, which is then ingested first, into <output>/data")
+    ingest: dict[str, Any] = execution({}, description="settings of that ingest, for example {decode: {sixteen_bit: min_max}}")
+    output: str = execution(
+        "", description="where rows and check.html go; by default <data>-check beside a shard set, <name>-check here for a source"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_output(cls, data: Any) -> Any:
+        url = data.get("data") if isinstance(data, dict) else None
+        if isinstance(url, str) and not data.get("output") and (url := url.rstrip("/")):
+            data = {**data, "output": f"{url.rpartition('/')[2] if data.get('format') else Ref.parse(url).url}-check"}
+        return data
 
 
 class ReportConfig(SafeConfig):

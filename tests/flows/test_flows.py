@@ -26,6 +26,7 @@ from prefect.utilities.schema_tools import validate as schema_errors
 
 from flows import _run
 from flows._run import FLOW_OPTIONS, engines, listening, stage, worth_retrying
+from flows.check import check
 from flows.evaluate import evaluate
 from flows.infer import infer
 from flows.ingest import ingest
@@ -34,14 +35,14 @@ from flows.preprocess import preprocess
 from flows.report import report
 from flows.train import train
 from segtasks.engines.config import EngineConfig
-from segtasks.errors import ConfigError, IncompleteError, InputError, QuarantineLimit, SegtasksError, StorageError
+from segtasks.errors import ConfigError, IncompleteError, InputError, QuarantineLimit, SegtasksError, StorageError, TooManyFindings
 from segtasks.shards import open_snapshot
-from segtasks.stages.config import EvaluateConfig, InferConfig, IngestConfig, PipelineConfig
+from segtasks.stages.config import CheckConfig, EvaluateConfig, InferConfig, IngestConfig, PipelineConfig
 from segtasks.stages.pipeline import STAGES
 from tests.stages.world import write_images
 
 INLINE = EngineConfig(name="local", workers=0)
-FLOWS = {flow.name: flow for flow in (ingest, preprocess, train, infer, evaluate, report, pipeline)}
+FLOWS = {flow.name: flow for flow in (ingest, preprocess, train, infer, evaluate, report, check, pipeline)}
 ROOT = Path(__file__).parents[2]
 
 
@@ -171,6 +172,18 @@ def test_each_stage_is_a_flow_of_its_own(config: PipelineConfig, results: dict[s
     assert "prediction-picture" in artifacts_of(run.id)
 
 
+def test_a_check_shows_its_findings_also_where_they_fail_it(images: Path, tmp_path: Path) -> None:
+    settings = {"data": str(images), "format": "folder", "output": str(tmp_path / "check"), "engine": INLINE}
+    result = check(CheckConfig.model_validate(settings))
+    assert (result["counts"]["rows"], result["details"]["findings"]) == (11, {})
+    assert artifacts_of(newest_run(f"check {images.parent.name}/street").id)["check-result"]
+    broken = CheckConfig.model_validate({**settings, "constant_std": 255, "max_findings": {"near_constant": 10}})
+    with pytest.raises(TooManyFindings, match=r"near_constant 11 \(max_findings.near_constant is 10\)"):
+        check(broken)
+    found = artifacts_of(newest_run(f"check {images.parent.name}/street").id)
+    assert json.loads(found["check-findings"]) == [{"finding": "near_constant", "found": 11, "over": True}]
+
+
 def flaky(images: Path, tmp_path: Path, error: str, failures: int) -> IngestConfig:
     options = {"counter": str(tmp_path / "tries"), "error": error, "failures": failures}
     reader = {"name": "tests.flows.flaky", "options": options}
@@ -275,7 +288,7 @@ def test_stages_of_one_configuration_share_an_engine() -> None:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flows_form_has_every_setting_with_its_description(name: str) -> None:
-    model = STAGES.get(name, PipelineConfig)
+    model = {**STAGES, "check": CheckConfig}.get(name, PipelineConfig)
     definitions = parameter_schema(FLOWS[name]).definitions
     properties = definitions[model.__name__]["properties"]
     assert {key: value.get("description") for key, value in properties.items()} == {
