@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from segtasks.errors import InputError, LabelError
 from segtasks.readers.camvid import CamvidReader, Config, build
+from segtasks.spec import DatasetSpec
 from segtasks.storage import open_store
 
 
@@ -31,8 +33,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def reader(folder: Path) -> CamvidReader:
-    return build(Config(), open_store(str(folder)))
+def reader(folder: Path, classes: Literal[11, 32] = 11) -> CamvidReader:
+    return build(Config(classes=classes), open_store(str(folder)))
 
 
 def test_absolute_paths_in_the_lists_are_resolved_against_the_source(source: Path) -> None:
@@ -139,3 +141,108 @@ def test_broken_lists_are_refused_with_their_line(source: Path) -> None:
     (source / "train.txt").write_bytes(image.getvalue())
     with pytest.raises(InputError, match=r"train.txt is no text in UTF-8"):
         list(reader(source).scan())
+
+
+COLORS = np.array([(128, 128, 128), (0, 128, 64), (128, 0, 192), (64, 128, 64), (192, 0, 192), (0, 0, 0)], np.uint8)
+LABEL_COLORS = (
+    "128 128 128\tSky\n0 128 64\tBridge\n128 0 192\tLaneMkgsDriv\n64 128 64\tAnimal\n192 0 192 \tMotorcycleScooter\n0 0 0\tVoid\n"
+)
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    for number, name in enumerate(("0001TP_006690", "0006R0_f00930", "Seq05VD_f00000")):
+        put(tmp_path, f"701_StillsRaw_full/{name}.png", np.full((2, 3, 3), number, np.uint8))
+        put(tmp_path, f"LabeledApproved_full/{name}_L.png", np.roll(COLORS, number, axis=0).reshape(2, 3, 3))
+    return tmp_path
+
+
+def test_the_32_colours_are_grouped_as_segnet_did(original: Path) -> None:
+    camvid = reader(original)
+    items = list(camvid.scan())
+    assert [(item.image_id, item.split, item.group_id) for item in items] == [
+        ("701_StillsRaw_full/0001TP_006690.png", "", "0001TP"),
+        ("701_StillsRaw_full/0006R0_f00930.png", "", "0006R0"),
+        ("701_StillsRaw_full/Seq05VD_f00000.png", "", "Seq05VD"),
+    ]
+    expected = np.array([0, 1, 3, 9, 10, 255])  # sky, building, road, pedestrian, bicyclist, void
+    for number, item in enumerate(items):
+        np.testing.assert_array_equal(camvid.read(item).mask, np.roll(expected, number).reshape(2, 3))  # type: ignore[arg-type]
+    assert camvid.spec().classes == reader_of_segnet(original).classes
+
+
+def reader_of_segnet(folder: Path) -> DatasetSpec:
+    put(folder / "segnet", "train/x.png", np.zeros((2, 2, 3), np.uint8))
+    return reader(folder / "segnet").spec()
+
+
+def test_each_of_the_32_colours_can_be_a_class_and_void_is_ignored(original: Path) -> None:
+    camvid = reader(original, 32)
+    spec = camvid.spec()
+    assert spec.num_classes == 31
+    assert "Void" not in spec.names
+    mask = camvid.read(next(iter(camvid.scan()))).mask
+    assert mask is not None
+    names = [spec.names[index] if index != 255 else "" for index in mask.reshape(-1).tolist()]
+    assert names == ["Sky", "Bridge", "LaneMkgsDriv", "Animal", "MotorcycleScooter", ""]
+    (original / "label_colors.txt").write_text(LABEL_COLORS)
+    assert reader(original, 32).spec().names == ["Sky", "Bridge", "LaneMkgsDriv", "Animal", "MotorcycleScooter"]
+    assert reader(original).spec().num_classes == 11
+
+
+def test_lists_make_the_splits_of_the_stills(original: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (original / "train.txt").write_text("Seq05VD_f00000\n")
+    (original / "val.txt").write_text("/data/stills/0006R0_f00930.png /data/LabeledApproved_full/0006R0_f00930_L.png\n")
+    with caplog.at_level("INFO"):
+        items = list(reader(original).scan())
+    assert [(item.image_id, item.split, item.labels["mask"]) for item in items] == [
+        ("701_StillsRaw_full/Seq05VD_f00000.png", "train", "LabeledApproved_full/Seq05VD_f00000_L.png"),
+        ("701_StillsRaw_full/0006R0_f00930.png", "val", "LabeledApproved_full/0006R0_f00930_L.png"),
+    ]
+    assert "1 stills are in no list and are passed over" in caplog.text
+
+
+def test_folders_called_train_and_val_are_the_splits(tmp_path: Path) -> None:
+    for split, name in (("train", "0001TP_006690"), ("train", "0001TP_006720"), ("val", "0016E5_07959")):
+        put(tmp_path, f"CamVid/{split}/{name}.png", np.zeros((2, 3, 3), np.uint8))
+        if name != "0001TP_006720":
+            put(tmp_path, f"CamVid/{split}_labels/{name}_L.png", COLORS.reshape(2, 3, 3))
+    (tmp_path / "CamVid/class_dict.csv").write_text("name,r,g,b\nSky,128,128,128\nBridge,0,128,64\nVoid,0,0,0\n")
+    camvid = reader(tmp_path, 32)
+    items = list(camvid.scan())
+    assert [(item.split, item.labels["mask"]) for item in items] == [
+        ("train", "CamVid/train_labels/0001TP_006690_L.png"),
+        ("train", "CamVid/train_labels/0001TP_006720_L.png"),
+        ("val", "CamVid/val_labels/0016E5_07959_L.png"),
+    ]
+    assert camvid.spec().names == ["Sky", "Bridge"]
+    with pytest.raises(LabelError, match=r"0001TP_006690_L.png has colours that are no class: .*\(64, 128, 64\)"):
+        camvid.read(items[0])
+    with pytest.raises(LabelError, match=r"0001TP_006720_L.png is missing"):
+        camvid.read(items[1])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("label_colors.txt", "128 128 Sky\n", r"label_colors.txt, line 1: '128 128 Sky' is no class; needed: red, green and blue"),
+        ("label_colors.txt", "0 0 0 Void\n0 0 256 Sky\n", r"line 2: '0 0 256 Sky' is no class"),
+        ("label_colors.txt", "0 0 0 Void\n0 0 0 Sky\n", r"line 2: Sky \(0, 0, 0\) comes a second time"),
+        ("label_colors.txt", "\n", r"label_colors.txt names no class"),
+        ("class_dict.csv", "name,r,g,b\nSky,1\n", r"class_dict.csv, line 2: '1 Sky' is no class"),
+        ("label_colors.txt", "1 2 3 Zebra\n", r"label_colors.txt names classes that are in no group of SegNet's: Zebra; use classes: 32"),
+    ],
+)
+def test_broken_colour_files_are_refused_with_their_line(original: Path, file: str, text: str, message: str) -> None:
+    (original / file).write_text(text)
+    with pytest.raises(InputError, match=message):
+        reader(original).spec()
+
+
+def test_indices_are_no_32_classes_and_a_still_has_one_label(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no labels in the 32 colours \(x_L.png\); needed for it: classes: 11"):
+        reader(source, 32).spec()
+    for folder in ("a", "b"):
+        put(tmp_path, f"{folder}/0001TP_1_L.png", COLORS.reshape(2, 3, 3))
+    with pytest.raises(InputError, match=r"a/0001TP_1_L.png and b/0001TP_1_L.png are both the label of one still"):
+        list(reader(tmp_path).scan())
