@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -12,8 +13,9 @@ from urllib.parse import unquote
 from segtasks.codecs.image import Header
 from segtasks.errors import InputError, LabelError
 from segtasks.readers._coco import CocoFile, ImageEntry, is_path
-from segtasks.readers._listing import is_hidden, suffix
+from segtasks.readers._listing import IMAGE_SUFFIXES, is_hidden, suffix
 
+log = logging.getLogger(__name__)
 roboflow = "_annotations.coco.json"
 _splits = {"valid": "val", "validation": "val", "default": ""}  # Roboflow's and CVAT's words
 
@@ -60,8 +62,10 @@ def named(file: str, images: str | None, split: str) -> Part:
 def nothing_found(url: str, paths: Collection[str], looked_for: str, fields: str) -> InputError:
     jsons = [path for path in paths if suffix(path) == ".json"]
     some = ", ".join(jsons[:5]) + (f", ... ({len(jsons)} JSON files)" if len(jsons) > 5 else "")
+    below = next((folder for folder, mark, _ in (path.partition("/annotations/") for path in jsons) if mark), "")
+    hint = f"; is the source {url}/{below}?" if below else ""
     return InputError(
-        f"no annotation file of a known name at {url}: looked for {looked_for}; found {some or 'no JSON'}; "
+        f"no annotation file of a known name at {url}: looked for {looked_for}; found {some or 'no JSON'}{hint}; "
         f"other names are told by the option annotations, a list of {{{fields}}}"
     )
 
@@ -98,6 +102,14 @@ def images_of(file: CocoFile, part: Part, paths: Collection[str], claimed: dict[
             raise InputError(f"{file.path} lists {path}, which {claimed[path]} listed before; needed: each image once")
         claimed[path] = file.path
         yield image, path
+
+
+def warn_unlisted(paths: Collection[str], claimed: Collection[str]) -> None:
+    """Images that lie beside listed ones and are in no annotation file are not read: say how many."""
+    folders = {posixpath.dirname(path) for path in claimed}
+    left = [path for path in paths if path not in claimed and posixpath.dirname(path) in folders and suffix(path) in IMAGE_SUFFIXES]
+    if left:
+        log.warning("%d images are in no annotation file and are passed over: %s", len(left), ", ".join(left[:3]))
 
 
 def frame_of(size: Sequence[Any], header: Header) -> tuple[int, int, int]:

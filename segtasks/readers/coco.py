@@ -5,7 +5,8 @@
 - Polygons of several parts are united, as pycocotools does; parts of fewer than three corners are left out and counted (`meta`).
 - Area and box are those of the mask, in pixels (pycocotools' `area` and `toBbox`). The JSON's are the polygon's, and by its area COCO's AP
   tells small objects from large ones: `measures: json` keeps those, so that COCO's own numbers come out.
-- An image without annotations is all background. Annotations of ids that no image has are counted and passed over.
+- An image without annotations is all background. Annotations of images that are not listed, and images that no file lists, are passed
+  over with a warning that counts them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
@@ -32,7 +32,6 @@ from segtasks.readers._objects import BACKGROUND, object_classes, object_of, pai
 from segtasks.spec import DatasetSpec
 from segtasks.storage import Entry, Store
 
-log = logging.getLogger(__name__)
 _kept = ("id", "category_id", "iscrowd", "segmentation", "bbox", "area")  # of an annotation: what `read` needs of it
 
 
@@ -86,6 +85,7 @@ class CocoReader:
                 yield SourceItem(path, path, item_size(entry) + len(details), version, part.split, image.video, details=details)
         if not claimed:
             raise InputError(f"{', '.join(part.file for part in self._parts)} at {self._source.url} list no images")
+        layout.warn_unlisted(self._listing, claimed)
 
     def read(self, item: SourceItem) -> RawSample:
         data = self._source.read(item.path)

@@ -81,6 +81,7 @@ class CocoPanopticReader:
                 yield SourceItem(path, path, item_size(*files) + len(details), version, part.split, image.video, labels, details)
         if not claimed:
             raise InputError(f"{', '.join(part.file for part, _ in self._parts)} at {self._source.url} list no images")
+        layout.warn_unlisted(self._listing, claimed)
 
     def read(self, item: SourceItem) -> RawSample:
         data = self._source.read(item.path)

@@ -92,6 +92,22 @@ def test_splits_are_found_by_the_names_of_their_files_wherever_the_images_are(tm
     assert [(item.image_id, item.split) for item in reader(tmp_path).scan()] == [(f"{images}/1.jpg", "train"), ("val2017/2.jpg", "val")]
 
 
+def test_cvats_default_is_no_split_and_its_order_of_keys_does_not_matter(tmp_path: Path) -> None:
+    photo(tmp_path, "images/default/1.jpg")
+    reverse = {
+        "annotations": [annotation(1, 1, [SQUARE])],
+        "images": [entry(1)],
+        "info": {"a": [{}]},
+        "categories": CATEGORIES,
+        "licenses": [],
+    }
+    put(tmp_path, "annotations/instances_default.json", json.dumps(reverse, indent="\t"))
+    found = reader(tmp_path)
+    (item,) = found.scan()
+    assert (item.image_id, item.split) == ("images/default/1.jpg", "")
+    assert counts_of(found.read(item)) == [drawn(SQUARE)]
+
+
 def test_roboflows_folders_and_its_group_that_is_no_class(tmp_path: Path) -> None:
     categories = [
         {"id": 0, "name": "animals-x1", "supercategory": "none"},
@@ -359,6 +375,14 @@ def test_annotations_of_unlisted_images_are_counted_and_passed_over(tmp_path: Pa
         list(reader(tmp_path).scan())
 
 
+def test_images_that_no_file_lists_are_counted_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photo(tmp_path, "train/1.jpg", "train/2.jpg", "elsewhere/3.jpg")
+    document(tmp_path, [entry(1)], [], path="annotations/instances_train.json")
+    with caplog.at_level(logging.WARNING):
+        assert [item.image_id for item in reader(tmp_path).scan()] == ["train/1.jpg"]
+    assert "1 images are in no annotation file and are passed over: train/2.jpg" in caplog.text
+
+
 def test_the_version_changes_with_the_image_and_its_own_annotations_only(tmp_path: Path) -> None:
     photo(tmp_path, "1.jpg", "2.jpg")
     own, other = annotation(1, 1, [SQUARE]), annotation(2, 2, [SQUARE])
@@ -462,6 +486,9 @@ def test_other_layouts_and_formats_are_refused_by_name(tmp_path: Path) -> None:
     document(tmp_path, [entry(1)], [], path="annotations/captions_train.json")
     document(tmp_path, [entry(1)], [], path="annotations/captions_val.json")
     with pytest.raises(InputError, match=r"found annotations/captions_train.json, annotations/captions_val.json"):
+        reader(tmp_path).spec()
+    document(tmp_path, [entry(1)], [], path="below/annotations/instances_train.json")
+    with pytest.raises(InputError, match=rf"is the source {tmp_path}/below\?"):
         reader(tmp_path).spec()
     photo(tmp_path, "1.jpg")
     document(tmp_path, [entry(1)], [{"image_id": 1, "segments_info": [{"id": 1, "category_id": 7}]}])
