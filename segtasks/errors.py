@@ -65,6 +65,12 @@ class QuarantineLimit(SegtasksError):
     exit_code = 3
 
 
+class SourceShrank(SegtasksError):
+    """More images are gone from the source than `deleted` and `max_deleted` allow: nothing was planned."""
+
+    exit_code = 3
+
+
 class QualityBelowThreshold(SegtasksError):
     """A metric is below the threshold that the configuration asks for."""
 

@@ -93,7 +93,7 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
     AugmentConfig: ({}, TRAINING_OUTPUT["augment"], {}),
     TrainingConfig: ({}, TRAINING_OUTPUT, TRAINING_EXECUTION),
     IngestConfig: (
-        {"source": "a", "format": "folder", "output": "b"},
+        {"source": "a", "format": "folder", "output": "b", "splits": {"train": 1.0}},
         {
             "source": "other",
             "format": "camvid",
@@ -101,8 +101,11 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
             "limit": 3,
             "shard_bytes": 2048,
             "shard_rows": 3,
+            "splits": {"train": 0.5, "val": 0.5},
+            "resplit": True,
+            "split_seed": 3,
         },
-        STAGE_EXECUTION,
+        {**STAGE_EXECUTION, "deleted": "drop", "max_deleted": 0.1, "retry_quarantined": True},
     ),
     PreprocessConfig: (
         {"data": "a", "output": "b"},

@@ -17,6 +17,7 @@ C = TypeVar("C", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 
 WORDS = ("source", "format", "data", "predictions", "evaluation", "checkpoint", "init_from", "output", "limit", "where")
+FLAGS = ("retry_quarantined", "dry_run")
 METAVARS = {"format": "NAME", "limit": "N", "where": "KEY=VALUE"}
 ENGINE_WORDS = {"engine": "name", "address": "address", "workers": "workers"}
 
@@ -61,8 +62,9 @@ def options(model: type[BaseModel]) -> Callable[[F], F]:
             )
     if "engine" in fields:
         made += engine_options()
-    if "dry_run" in fields:
-        made.append(click.option("--dry-run", is_flag=True, default=None, help=fields["dry_run"].description))
+    for flag in FLAGS:
+        if flag in fields:
+            made.append(click.option(f"--{flag.replace('_', '-')}", is_flag=True, default=None, help=fields[flag].description))
     made.append(json_option)
 
     def decorate(function: F) -> F:

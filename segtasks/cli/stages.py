@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from segtasks.cli.outcome import Outcome, counted, table
 from segtasks.cli.progress import display, duration, logs_shown
 from segtasks.cli.scores import score_lines
-from segtasks.cli.settings import WORDS, WithSettings, load, options
+from segtasks.cli.settings import FLAGS, WORDS, WithSettings, load, options
 from segtasks.config import Config
 from segtasks.stages.config import StageConfig
 from segtasks.stages.pipeline import STAGES, run_stage
@@ -30,7 +30,7 @@ def command(name: str) -> click.Command:
 
     assert isinstance(verb, WithSettings)
     verb.model = model
-    verb.shown_as_options = (*WORDS, "dry_run", "engine.name", "engine.address", "engine.workers")
+    verb.shown_as_options = (*WORDS, *FLAGS, "engine.name", "engine.address", "engine.workers")
     return verb
 
 

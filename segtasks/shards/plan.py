@@ -35,6 +35,8 @@ _UNITS = pa.schema(
         ("selected", pa.list_(pa.int32())),
         ("items", pa.string()),
         ("first_item", pa.int64()),
+        ("copies", pa.string()),
+        ("retried", pa.bool_()),
     ]
 )
 
@@ -52,6 +54,8 @@ class Unit:
     selected: tuple[int, ...] | None = None
     items: str = ""  # manifest list that holds this unit's items, `inputs` of them from `first_item` on
     first_item: int = 0
+    copies: str = ""  # list of rows that are there already in another shard of this output, and are copied
+    retried: bool = False  # its inputs were refused before, and are tried again
 
     @property
     def path(self) -> str:
@@ -81,6 +85,7 @@ class Plan(Config):
 
     format: int = 1
     number: int = Field(ge=1)
+    kind: str = Field(default="", description="compact: rows only move to other shards, so that any stage's run can finish it")
     recipe: str
     config: dict[str, Any] = Field(description="the whole resolved configuration, execution settings included")
     input: Ref | None = Field(default=None, description="the shard set that is read, with its snapshot")
@@ -91,6 +96,9 @@ class Plan(Config):
     ids: str = Field(description="digest of those ids")
     deletions: str | None = Field(default=None, description="list of rows that the snapshot drops from older shards")
     base_snapshot: int | None = Field(default=None, description="snapshot that this plan adds to")
+    changes: dict[str, int] = Field(
+        default_factory=dict, description="images by what the plan does with them: new, changed, retried, dropped"
+    )
     created_at: str
     segtasks: str
 

@@ -40,6 +40,10 @@ class ShardRecord:
     summary: str = ""  # JSON that adds up over shards (evaluation)
     errors: tuple[str, ...] = field(default=())  # distinct error types of quarantined rows
 
+    @property
+    def live_rows(self) -> int:
+        return self.rows - len(self.deleted_rows)
+
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in LIST.names}
 

@@ -23,6 +23,7 @@ from segtasks.config import Config, validate
 from segtasks.errors import ConfigError, CorruptError, InputError, did_you_mean
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests, canonical_json, digest_ids, subtract_digest
+from segtasks.shards.drop import Dropped, drop_rows, key_column
 from segtasks.shards.recipe import Recipe, require_recipe
 from segtasks.shards.records import ShardRecord, records_of, table_of
 from segtasks.shards.schema import BLOBS, schema_named
@@ -61,6 +62,9 @@ class SnapshotFile(Config):
     counts: Counts
     ids: str = Field(description="digest of the ids of all live inputs: the coverage proof")
     errors: dict[str, int] = Field(description="shards in which each error type occurs")
+    changes: dict[str, int] = Field(
+        default_factory=dict, description="images by what its plan did with them: new, changed, retried, dropped"
+    )
     lists: tuple[str, ...]
     summary: dict[str, Any] = Field(default_factory=dict, description="result that was added up over the shards (evaluation)")
     created_at: str
@@ -137,12 +141,17 @@ class Snapshot:
         return recipe
 
     @cached_property
-    def records(self) -> dict[str, ShardRecord]:
-        """Every shard by path, in the order of the lists."""
+    def listed(self) -> dict[str, ShardRecord]:
+        """Every shard that the lists name, by path and in their order, also those that have no live row any more."""
         found: dict[str, ShardRecord] = {}
         for name in self.file.lists:
             found |= {record.path: record for record in records_of(read_table(self.store, LISTS, name))}
         return found
+
+    @cached_property
+    def records(self) -> dict[str, ShardRecord]:
+        """The shards by path, in the order of the lists. One whose rows are all deleted is none any more."""
+        return {path: record for path, record in self.listed.items() if record.live_rows}
 
     def shards(self, splits: Sequence[str] | None = None) -> list[ShardRecord]:
         """The shards, of these splits only if given."""
@@ -212,12 +221,14 @@ def publish(
     source: str | None,
     records: Iterable[ShardRecord],
     deletions: Mapping[str, Sequence[int]] | None = None,
+    changes: Mapping[str, int] | None = None,
     summarise: Any = None,
+    only_moves: bool = False,
 ) -> Snapshot:
     """Publish `records` on top of the latest snapshot. Who loses a number reads again, rebases and tries the next.
 
     `deletions` are rows (path -> positions) of older shards that this snapshot drops. A plan that is already published
-    returns its snapshot.
+    returns its snapshot. `only_moves`: `CorruptError` unless the new shards hold just what the old ones lose.
     """
     new = sorted(records, key=lambda record: record.path)
     while True:
@@ -225,12 +236,14 @@ def publish(
         published = snapshot_of_plan(parent, plan)
         if published is not None:
             return published
-        changed = _with_deletions(parent, deletions or {}) + new
+        dropped = drop_rows(store, recipe.rows, parent.records if parent else {}, deletions or {})
+        changed = [one.record for one in dropped] + new
         lists = parent.file.lists if parent else ()
         if changed:
             name = write_table(store, LISTS, table_of(changed))
             lists = (*lists, name)
-        records_now = {**parent.records, **{record.path: record for record in changed}}.values() if parent else changed
+        listed = {**(parent.records if parent else {}), **{record.path: record for record in changed}}
+        records_now = [record for record in listed.values() if record.live_rows]
         file = SnapshotFile(
             number=(parent.number + 1) if parent else 1,
             parent=parent.number if parent else None,
@@ -240,16 +253,26 @@ def publish(
             spec=recipe.spec,
             input=input,
             source=source,
-            counts=count(store, recipe.rows, records_now),
-            ids=_ids_of(store, recipe.rows, records_now),
+            counts=_counts_after(parent, dropped, new),
+            ids=_ids_after(parent, dropped, new),
             errors=dict(Counter(error for record in records_now for error in record.errors)),
+            changes=dict(changes or {}),
             lists=lists,
-            summary=summarise(list(records_now)) if summarise else {},
+            summary=summarise(records_now) if summarise else {},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             segtasks=__version__,
         )
+        if only_moves and parent is not None and not _same_rows(parent.file, file):
+            raise CorruptError(
+                f"{store.url}: plan {plan} would lose or invent rows: {parent.counts} became {file.counts}; run segtasks verify"
+            )
         if store.create(snapshot_path(file.number), canonical_json(file.model_dump(mode="json"))):
             return Snapshot(store, file)
+
+
+def _same_rows(before: SnapshotFile, after: SnapshotFile) -> bool:
+    sizes = {"shards", "bytes"}
+    return (before.ids, before.counts.model_dump(exclude=sizes)) == (after.ids, after.counts.model_dump(exclude=sizes))
 
 
 def snapshot_of_plan(latest: Snapshot | None, plan: int) -> Snapshot | None:
@@ -263,21 +286,11 @@ def snapshot_of_plan(latest: Snapshot | None, plan: int) -> Snapshot | None:
     return None
 
 
-def _with_deletions(parent: Snapshot | None, deletions: Mapping[str, Sequence[int]]) -> list[ShardRecord]:
-    changed = []
-    for path, positions in sorted(deletions.items()):
-        record = parent.records.get(path) if parent else None
-        if record is None:
-            raise CorruptError(f"the plan drops rows of {path}, which the latest snapshot does not list")
-        changed.append(ShardRecord.from_json({**record.as_json(), "deleted_rows": sorted({*record.deleted_rows, *positions})}))
-    return changed
-
-
 def deleted_facts(store: Store, rows_schema: str, record: ShardRecord) -> tuple[set[str], Counter[str]]:
     """Of a shard's deleted rows: the input ids that are gone with them, and how many there were of each status."""
     if not record.deleted_rows:
         return set(), Counter()
-    key = "parent_id" if "parent_id" in schema_named(rows_schema).names else "image_id"
+    key = key_column(rows_schema)
     with store.open(record.path) as file:
         table = read_parquet(file, columns=[key, "status"])
     gone = table.take(pa.array(record.deleted_rows, pa.int64()))
@@ -297,9 +310,19 @@ def count(store: Store, rows_schema: str, records: Iterable[ShardRecord]) -> Cou
     return Counts(rows=rows, done=done, quarantined=quarantined, empty=empty, shards=shards, bytes=size, inputs=inputs)
 
 
-def _ids_of(store: Store, rows_schema: str, records: Iterable[ShardRecord]) -> str:
-    digests = []
-    for record in records:
-        gone = deleted_facts(store, rows_schema, record)[0]
-        digests.append(subtract_digest(record.ids, digest_ids(gone)) if gone else record.ids)
-    return add_digests(digests)
+def _counts_after(parent: Snapshot | None, dropped: Sequence[Dropped], new: Sequence[ShardRecord]) -> Counts:
+    """The parent's counts with what came and went; no other shard is looked at. `verify` counts all of them again."""
+    total: Counter[str] = Counter(parent.counts.model_dump() if parent else {})
+    for one in dropped:
+        gone, emptied = one.statuses, not one.record.live_rows
+        total.subtract({"done": gone[OK], "quarantined": gone[QUARANTINED], "empty": gone[EMPTY], "inputs": len(one.ids)})
+        total.subtract({"rows": gone.total(), "shards": emptied, "bytes": one.record.bytes if emptied else 0})
+    for record in new:
+        total.update({"done": record.done, "quarantined": record.quarantined, "empty": record.empty, "inputs": record.inputs})
+        total.update({"rows": record.rows, "shards": 1, "bytes": record.bytes})
+    return Counts(**{name: total[name] for name in Counts.model_fields})
+
+
+def _ids_after(parent: Snapshot | None, dropped: Sequence[Dropped], new: Sequence[ShardRecord]) -> str:
+    gone = digest_ids(item for one in dropped for item in one.ids)
+    return subtract_digest(add_digests([*([parent.file.ids] if parent else []), *(record.ids for record in new)]), gone)

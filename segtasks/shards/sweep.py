@@ -61,7 +61,7 @@ def sweep(
         needed.add(f"plans/{number:06d}/plan.json")
         needed |= {f"plans/lists/{name}.parquet" for name in (*one.units, *([one.deletions] if one.deletions else []))}
         units = list(read_units(store, one))
-        needed |= {f"plans/lists/{unit.items}.parquet" for unit in units if unit.items}
+        needed |= {f"plans/lists/{name}.parquet" for unit in units for name in (unit.items, unit.copies) if name}
         if plan is not None and number == plan.number and snapshot_of_plan(latest, number) is None:
             needed |= {unit.path for unit in units}
             needed |= {entry.path for entry in store.list(journal_folder(number))}

@@ -16,6 +16,7 @@ from segtasks.config import Config
 from segtasks.errors import CorruptError
 from segtasks.refs import Ref
 from segtasks.shards.digest import add_digests, digest_ids, hash_bytes
+from segtasks.shards.drop import key_column
 from segtasks.shards.plan import read_plan, read_units
 from segtasks.shards.records import ShardRecord, file_digest
 from segtasks.shards.schema import schema_named
@@ -106,7 +107,7 @@ def check_shard(snapshot: Snapshot, record: ShardRecord) -> tuple[list[str], set
     if not file.schema_arrow.equals(schema, check_metadata=False):
         problems.append("has other columns than its schema")
         return problems, set()
-    key = "parent_id" if "parent_id" in schema.names else "image_id"
+    key = key_column(snapshot.file.rows)
     try:
         table = file.read(columns=[key, "status"], use_threads=False)
     except (pa.ArrowException, OSError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, overload
 
@@ -26,7 +26,9 @@ from segtasks.shards.records import ShardRecord, read_record
 from segtasks.shards.snapshot import Snapshot, latest_snapshot, publish, snapshot_of_plan
 from segtasks.shards.tables import read_table, write_table
 from segtasks.stages._ahead import map_ahead
+from segtasks.stages._copy import write_copies
 from segtasks.stages._isolate import find_poison
+from segtasks.stages._move import COMPACT, MoveFactory
 from segtasks.stages._shard import work_item
 from segtasks.stages.config import StageConfig
 from segtasks.stages.progress import Progress
@@ -40,15 +42,20 @@ footer_threads = 16
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a plan would hold: units to make, and rows of older shards that go (path -> positions)."""
+    """What a plan would hold: units to make, rows of older shards that go (path -> positions), and rows that units take over from them."""
 
     units: Sequence[Unit]
     deletions: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    copies: pa.Table | None = None  # see stages._copy
+    changes: Mapping[str, int] = field(default_factory=dict)  # images by what is done with them, where the stage counts that
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One shard stage, configured. `propose` sees the output's latest snapshot and says what is left to do."""
+    """One shard stage, configured. `propose` sees the output's latest snapshot and says what is left to do.
+
+    A plan that somebody else left open is finished first. It was all that this run is for, unless `asked_for` says otherwise.
+    """
 
     name: str
     config: StageConfig
@@ -59,6 +66,8 @@ class Stage:
     input: Ref | None = None
     source: str | None = None
     summarise: Callable[[list[ShardRecord]], dict[str, Any]] | None = None
+    kind: str = ""  # of its plans
+    asked_for: Callable[[Plan], bool] = lambda plan: True
 
 
 def run(stage: Stage, engine: Engine, progress: Progress) -> StageResult:
@@ -68,11 +77,32 @@ def run(stage: Stage, engine: Engine, progress: Progress) -> StageResult:
         return _dry_run(stage)
     stage.store.probe()
     claim_recipe(stage.store, stage.recipe)
-    plan = _plan(stage)
-    if plan is None:
-        done = latest_snapshot(stage.store)
-        assert done is not None, "nothing to plan and nothing published"
-        return _result(stage, done, 0, started)
+    computed = 0
+    while (plan := _plan(stage)) is not None:
+        snapshot, made = _finish(_maker_of(stage, plan), plan, engine, progress)
+        computed += made
+        if plan.kind == stage.kind and stage.asked_for(plan):
+            return _result(stage, snapshot, computed, started, snapshot.file.changes)
+    done = latest_snapshot(stage.store)
+    assert done is not None, "nothing to plan and nothing published"
+    return _result(stage, done, computed, started)
+
+
+def _maker_of(stage: Stage, plan: Plan) -> Stage:
+    """The stage that can finish the plan: this one, or compaction, which any run on the output can finish."""
+    if plan.kind == COMPACT:
+        config = stage.config.model_copy(update={"max_quarantined": 1.0})  # nothing is refused anew
+        return replace(stage, config=config, make_worker=lambda plan: MoveFactory(config, stage.recipe.rows, plan))
+    if stage.kind == plan.kind or snapshot_of_plan(latest_snapshot(stage.store), plan.number) is not None:
+        return stage
+    raise IncompleteError(
+        f"plan {plan.number} of {stage.store.url} is not finished: segtasks {stage.recipe.stage} is at work on it, or was stopped. "
+        f"Nothing was done; let segtasks {stage.recipe.stage} finish, then run segtasks {stage.name} again"
+    )
+
+
+def _finish(stage: Stage, plan: Plan, engine: Engine, progress: Progress) -> tuple[Snapshot, int]:
+    """Make what is missing of the plan and publish it: the snapshot, and how many shards were made here."""
     units = list(read_units(stage.store, plan))
     records, computed = _make(stage, plan, units, engine, progress)
     _check(stage, plan, units, records)
@@ -84,10 +114,12 @@ def run(stage: Stage, engine: Engine, progress: Progress) -> StageResult:
         source=plan.source,
         records=records,
         deletions=_read_deletions(stage.store, plan),
+        changes=plan.changes,
         summarise=stage.summarise,
+        only_moves=plan.kind == COMPACT,
     )
     progress({"event": "published", "stage": stage.name, "ref": str(snapshot.ref)})
-    return _result(stage, snapshot, computed, started)
+    return snapshot, computed
 
 
 def _dry_run(stage: Stage) -> StageResult:
@@ -97,9 +129,11 @@ def _dry_run(stage: Stage) -> StageResult:
     plan = latest_plan(stage.store)
     latest = latest_snapshot(stage.store)
     if plan is not None and snapshot_of_plan(latest, plan.number) is None:
-        units = list(read_units(stage.store, plan))
+        _maker_of(stage, plan)
+        units, changes = list(read_units(stage.store, plan)), plan.changes
     else:
-        units = list(stage.propose(latest).units)
+        proposal = stage.propose(latest)
+        units, changes = list(proposal.units), dict(proposal.changes)
     present = {entry.path for entry in stage.store.list("shards")}
     todo = [unit for unit in units if unit.path not in present]
     inputs, _ = totals(units)
@@ -114,6 +148,7 @@ def _dry_run(stage: Stage) -> StageResult:
             "input_bytes": sum(unit.bytes for unit in units),
             "shards": len(units),
             "shards_to_make": len(todo),
+            **changes,
         },
     )
 
@@ -126,21 +161,24 @@ def _plan(stage: Stage) -> Plan | None:
     proposal = stage.propose(latest)
     if latest is not None and not proposal.units and not proposal.deletions:
         return None
-    inputs, ids = totals(proposal.units)
+    units = proposal.units if proposal.copies is None else write_copies(stage.store, proposal.units, proposal.copies)
+    inputs, ids = totals(units)
     return claim_plan(
         stage.store,
         Plan(
             number=plan.number + 1 if plan else 1,
+            kind=stage.kind,
             recipe=stage.recipe.id,
             config=stage.config.model_dump(mode="json"),
             input=stage.input,
             source=stage.source,
-            units=write_units(stage.store, proposal.units),
-            unit_count=len(proposal.units),
+            units=write_units(stage.store, units),
+            unit_count=len(units),
             inputs=inputs,
             ids=ids,
             deletions=_write_deletions(stage.store, proposal.deletions),
             base_snapshot=latest.number if latest else None,
+            changes=dict(proposal.changes),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             segtasks=__version__,
         ),
@@ -151,7 +189,7 @@ def _make(stage: Stage, plan: Plan, units: Sequence[Unit], engine: Engine, progr
     """Every unit's record: read from the shards that are there, made for the others."""
     journal = Journal(stage.store, plan.number)
     records = _read_records(stage.store, plan, units, journal)
-    tally = _Tally(stage, plan, len(units), progress)
+    tally = _Tally(stage, plan, units, progress)
     tally.start(records.values())
     made = _Made(stage, engine, stage.make_worker(plan), records, journal, tally, progress)
     for attempt in range(passes):
@@ -263,11 +301,14 @@ def _incomplete(stage: Stage, total: int, todo: Sequence[Unit], failures: Mappin
 
 
 class _Tally:
-    """Counts what is done and stops the run when too much is quarantined."""
+    """Counts what is done and stops the run when too much is quarantined. What was refused before and is again does not count there."""
 
-    def __init__(self, stage: Stage, plan: Plan, total: int, progress: Progress) -> None:
-        self._stage, self._plan, self._total, self._progress = stage, plan, total, progress
-        self._shards = self._rows = self._quarantined = 0
+    def __init__(self, stage: Stage, plan: Plan, units: Sequence[Unit], progress: Progress) -> None:
+        self._stage, self._plan, self._total, self._progress = stage, plan, len(units), progress
+        self._shards = self._rows = self._quarantined = self._again = 0
+        retried = [unit for unit in units if unit.retried]
+        self._retried = {unit.key for unit in retried}
+        self._inputs = plan.inputs - sum(unit.inputs for unit in retried)
 
     def start(self, records: Any) -> None:
         for record in records:
@@ -295,6 +336,7 @@ class _Tally:
         self._shards += 1
         self._rows += record.inputs
         self._quarantined += record.quarantined
+        self._again += record.quarantined if record.unit in self._retried else 0
 
     def _show(self) -> None:
         self._progress(
@@ -311,10 +353,11 @@ class _Tally:
 
     def _enforce(self) -> None:
         limit = self._stage.config.max_quarantined
-        if self._quarantined > limit * self._plan.inputs:
-            share = self._quarantined / max(1, self._plan.inputs)
+        refused = self._quarantined - self._again
+        if refused > limit * self._inputs:
+            share = refused / max(1, self._inputs)
             raise QuarantineLimit(
-                f"{self._quarantined} of {self._plan.inputs} images are quarantined ({share:.1%}); max_quarantined allows {limit:.1%}. "
+                f"{refused} of {self._inputs} images are quarantined ({share:.1%}); max_quarantined allows {limit:.1%}. "
                 "Finished shards are kept and nothing is published. To publish without these images run again with max_quarantined="
                 f"{min(1.0, round(share + 0.005, 2))} or more; images that are mended later are read again by the next run"
             )
@@ -346,14 +389,18 @@ def _read_deletions(store: Store, plan: Plan) -> dict[str, list[int]]:
     return {row["path"]: row["rows"] for row in read_table(store, "plans/lists", plan.deletions).to_pylist()}
 
 
-def _result(stage: Stage, snapshot: Snapshot, computed: int, started: float) -> StageResult:
+def _result(stage: Stage, snapshot: Snapshot, computed: int, started: float, changes: Mapping[str, int] | None = None) -> StageResult:
     return StageResult(
         stage=stage.name,
         url=stage.store.url,
         snapshot=snapshot.number,
-        already_done=computed == 0,
+        already_done=computed == 0 and not changes,
         counts=snapshot.counts.model_dump(),
         computed_shards=computed,
         seconds=round(time.monotonic() - started, 3),
-        details={"recipe": snapshot.file.recipe, **({"summary": snapshot.file.summary} if snapshot.file.summary else {})},
+        details={
+            "recipe": snapshot.file.recipe,
+            **(changes or {}),
+            **({"summary": snapshot.file.summary} if snapshot.file.summary else {}),
+        },
     )

@@ -1,4 +1,4 @@
-"""What every stage's worker does with a unit: read its inputs, make their rows in order, commit one shard.
+"""What every stage's worker does with a unit: read its inputs, make their rows in order (or copy those that are there), commit one shard.
 
 A unit may come back in parts (`part`: a range of its inputs), to find the image that kills its worker; then nothing is
 written. Inputs that were found to do so come as `refused`, and are quarantined without being looked at.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from segtasks.engines import JSON
 from segtasks.engines._watch import Limits, Watch
 from segtasks.errors import DataFault, PoisonError
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.writer import ShardWriter, commit, empty, quarantined
+from segtasks.stages._copy import Copier
 from segtasks.storage import Store
 
 I = TypeVar("I")  # noqa: E741 - an input: an item of a manifest, or a row of a parent shard
@@ -34,6 +35,7 @@ class ShardWorker(ABC, Generic[I]):
 
     def __init__(self, rows_schema: str, store: Store, plan: Plan, limits: Limits) -> None:
         self._rows_schema, self._store, self._plan, self._limits = rows_schema, store, plan, limits
+        self._copier = Copier(store)
 
     @abstractmethod
     def inputs(self, unit: Unit) -> Sequence[I]:
@@ -60,21 +62,25 @@ class ShardWorker(ABC, Generic[I]):
 
     def __call__(self, item: JSON) -> JSON:
         unit = Unit.from_json(item["unit"])
-        inputs = self.inputs(unit)
+        copied = self._copier.rows_of(unit)
+        inputs = self.inputs(unit) if len(copied) < unit.inputs else cast(Sequence[I], [None] * unit.inputs)
         if len(inputs) != unit.inputs:
             raise RuntimeError(f"unit {unit.key}: {len(inputs)} inputs were read, the plan put in {unit.inputs}")
         refused = {int(place): why for place, why in item["refused"].items()}
         self.begin(unit)
         with Watch(self._limits) as beat:
             if item["part"] is not None:
-                for _ in self.make_rows(inputs[slice(*item["part"])]):
+                for _ in self.make_rows([inputs[place] for place in range(*item["part"]) if place not in copied]):
                     beat()
                 return {}
             writer = ShardWriter(self._rows_schema, self._plan.recipe, self._plan.number, unit)
-            made = iter(self.make_rows([one for place, one in enumerate(inputs) if place not in refused]))
+            made = iter(self.make_rows([one for place, one in enumerate(inputs) if place not in refused and place not in copied]))
             for place, one in enumerate(inputs):
-                rows = [self.refuse(one, PoisonError(refused[place]))] if place in refused else next(made)
-                writer.extend(rows or [empty(self.origin(one))])
+                if place in copied:
+                    writer.extend(copied[place])
+                else:
+                    rows = [self.refuse(one, PoisonError(refused[place]))] if place in refused else next(made)
+                    writer.extend(rows or [empty(self.origin(one))])
                 beat()
             data, record = writer.finish(self.summary())
         return commit(self._store, data, record).as_json()

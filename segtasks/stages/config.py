@@ -5,7 +5,8 @@ Fields made with `execution(...)` change how the work runs; all others are part 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -61,6 +62,30 @@ class IngestConfig(StageConfig):
     limit: int | None = Field(default=None, ge=1, description="use the first n images (in listing order)")
     shard_bytes: int = Field(default=64 << 20, ge=1 << 10, le=192 << 20, description="target size of a shard in bytes")
     shard_rows: int = Field(default=10_000, ge=1, description="largest number of images in a shard")
+    splits: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict,
+        description="shares by split, for example {train: 0.8, val: 0.1, test: 0.1}, for images to which the source gives none: by a hash "
+        "of the group (video, patient), else of the id, so that no group is torn and a grown source moves no image",
+    )
+    resplit: bool = Field(default=False, description="`splits` counts for all images, whatever split the source gives them")
+    split_seed: int = Field(default=0, description="another seed, another choice of the same shares")
+    deleted: Literal["keep", "drop", "fail"] = execution(
+        "keep",
+        description="what happens to rows whose image is gone from the source: keep, drop, or fail (exit 3). As the source's state decides "
+        "which rows there are, and not the recipe, this may change from run to run; the snapshot says how many it dropped",
+    )
+    max_deleted: float = execution(
+        0.5, ge=0, le=1, description="largest share of the rows that deleted=drop may drop in one run; over it nothing is done (exit 3)"
+    )
+    retry_quarantined: bool = execution(False, description="read refused images again, also where nothing of them changed in the source")
+
+    @model_validator(mode="after")
+    def _splits_are_whole(self) -> IngestConfig:
+        if self.splits and not math.isclose(sum(self.splits.values()), 1, abs_tol=1e-6):
+            raise ValueError(f"the shares of splits add up to {sum(self.splits.values()):g}; needed: 1")
+        if self.resplit and not self.splits:
+            raise ValueError("resplit needs splits, for example {train: 0.8, val: 0.1, test: 0.1}")
+        return self
 
 
 class PreprocessConfig(StageConfig, Selection):

@@ -4,9 +4,8 @@ refused with its reason before a GPU is paid for; its bytes are kept as they are
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,17 @@ from segtasks.codecs.image import Decoded, Header, decode_image
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import Plugin, output_part
 from segtasks.engines import Engine
-from segtasks.errors import DataFault, InputError, LabelError, MissingObject
+from segtasks.errors import DataFault, LabelError, MissingObject
 from segtasks.readers._base import Instance, RawSample, Reader, SourceItem
-from segtasks.shards.digest import digest_ids
-from segtasks.shards.plan import LISTS, Plan, Unit, unit_key, write_items
+from segtasks.shards.plan import LISTS, Plan, Unit
 from segtasks.shards.recipe import Recipe, read_recipe
 from segtasks.shards.schema import to_meta
-from segtasks.shards.snapshot import Snapshot
-from segtasks.shards.tables import read_parquet, read_table
+from segtasks.shards.tables import read_table
 from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec
 from segtasks.stages._ahead import map_ahead
-from segtasks.stages._run import Proposal, Stage, run
+from segtasks.stages._delta import propose_delta
+from segtasks.stages._run import Stage, run
 from segtasks.stages._shard import ShardWorker
 from segtasks.stages.config import IngestConfig
 from segtasks.stages.progress import Progress, silent
@@ -37,24 +35,7 @@ from segtasks.stages.result import StageResult
 from segtasks.storage import Store, open_store
 
 VERSION = 1  # raised when the rows change for the same configuration
-min_rows_for_parallelism = 16  # a small split is still cut into shards of this many rows, so that several workers have work
-shards_wanted = 8
 decode_threads = 2
-_items_a_manifest = 100_000
-_details_a_manifest = 64 << 20  # characters: a worker reads the whole manifest that its shard is in
-_ITEMS = pa.schema(
-    [
-        ("unit", pa.string()),
-        ("image_id", pa.string()),
-        ("path", pa.string()),
-        ("size", pa.int64()),
-        ("version", pa.string()),
-        ("split", pa.string()),
-        ("group_id", pa.string()),
-        ("labels", pa.string()),
-        ("details", pa.string()),
-    ]
-)
 
 
 def ingest(config: IngestConfig, engine: Engine, progress: Progress = silent) -> StageResult:
@@ -74,9 +55,10 @@ def ingest(config: IngestConfig, engine: Engine, progress: Progress = silent) ->
         config=config,
         store=store,
         recipe=recipe,
-        propose=lambda latest: _propose(config, store, source, recipe, latest),
+        propose=lambda latest: propose_delta(_open_reader(config.format, source, recipe.spec).scan(), config, store, recipe, latest),
         make_worker=lambda plan: _Factory(config, recipe, plan),
         source=source.url,
+        asked_for=lambda plan: not config.retry_quarantined or bool(plan.config.get("retry_quarantined")),
     )
     return run(stage, engine, progress)
 
@@ -84,121 +66,6 @@ def ingest(config: IngestConfig, engine: Engine, progress: Progress = silent) ->
 def _open_reader(plugin: Plugin, source: Store, spec: DatasetSpec | None) -> Reader:
     reader: Reader = plugins.load("readers", plugin.name).build(plugins.configure("readers", plugin), source, spec)
     return reader
-
-
-def _propose(config: IngestConfig, store: Store, source: Store, recipe: Recipe, latest: Snapshot | None) -> Proposal:
-    """New and changed images go to new shards; the old rows of changed ones are dropped. Images that are gone stay."""
-    items = list(_scan(_open_reader(config.format, source, recipe.spec), source, config.limit))
-    known = _known_rows(latest)
-    fresh = [item for item in items if item.image_id not in known or known[item.image_id].version != item.version]
-    deletions: dict[str, list[int]] = {}
-    for item in fresh:
-        if (old := known.get(item.image_id)) is not None:
-            deletions.setdefault(old.path, []).append(old.position)
-    cut = list(_cut(fresh, config, recipe.id))
-    return Proposal([unit for unit, _ in cut] if config.dry_run else _write_manifests(store, cut), deletions)
-
-
-def _scan(reader: Reader, source: Store, limit: int | None) -> Iterator[SourceItem]:
-    """The reader's items with unique ids; `InputError` when there are none."""
-    seen: set[str] = set()
-    for item in reader.scan():
-        if item.image_id in seen:
-            raise InputError(f"{source.url} lists {item.image_id!r} twice; needed: one entry an image")
-        seen.add(item.image_id)
-        yield item
-        if limit is not None and len(seen) == limit:
-            return
-    if not seen:
-        raise InputError(f"no images were found at {source.url}; check --source and --format (segtasks readers tells the layouts)")
-
-
-@dataclass(frozen=True)
-class _Row:
-    version: str
-    path: str
-    position: int
-
-
-def _known_rows(latest: Snapshot | None) -> dict[str, _Row]:
-    """Live rows of the output by image id, refused ones included: a refused image is tried again only when it changes."""
-    known: dict[str, _Row] = {}
-    for record in latest.shards() if latest else []:
-        with latest.store.open(record.path) as file:  # type: ignore[union-attr]
-            table = read_parquet(file, columns=["image_id", "source_version"])
-        gone = set(record.deleted_rows)
-        for position, (image_id, version) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
-            if position not in gone:
-                known[image_id] = _Row(version, record.path, position)
-    return known
-
-
-def _cut(items: Iterable[SourceItem], config: IngestConfig, recipe_id: str) -> Iterator[tuple[Unit, list[SourceItem]]]:
-    """Cut each split, in listing order, into shards of about `shard_bytes`; a group (video, patient) is not cut across shards."""
-    splits: dict[str, list[SourceItem]] = {}
-    for item in items:
-        splits.setdefault(item.split, []).append(item)
-    for split, members in splits.items():
-        most_rows = min(config.shard_rows, max(min_rows_for_parallelism, math.ceil(len(members) / shards_wanted)))
-        shard: list[SourceItem] = []
-        size = 0
-        for group in _groups(members, most_rows):
-            group_size = sum(item.size for item in group)
-            if shard and (size + group_size > config.shard_bytes or len(shard) + len(group) > most_rows):
-                yield _unit(split, shard, recipe_id), shard
-                shard, size = [], 0
-            shard += group
-            size += group_size
-        if shard:
-            yield _unit(split, shard, recipe_id), shard
-
-
-def _groups(items: list[SourceItem], most_rows: int) -> Iterator[list[SourceItem]]:
-    """Runs of items that stay together. A group larger than a shard is cut all the same: there is no other way to hold it."""
-    by_group: dict[str, list[SourceItem]] = {}
-    for number, item in enumerate(items):
-        by_group.setdefault(item.group_id or f"\0{number}", []).append(item)
-    for group in by_group.values():
-        for start in range(0, len(group), most_rows):
-            yield group[start : start + most_rows]
-
-
-def _unit(split: str, items: list[SourceItem], recipe_id: str) -> Unit:
-    content = [[item.image_id, item.path, item.version] for item in items]
-    return Unit(
-        key=unit_key(recipe_id, content),
-        split=split,
-        inputs=len(items),
-        bytes=sum(item.size for item in items),
-        ids=digest_ids(item.image_id for item in items),
-    )
-
-
-def _write_manifests(store: Store, cut: Iterable[tuple[Unit, list[SourceItem]]]) -> list[Unit]:
-    """Write the items as manifest lists and tell each unit where its own are."""
-    units: list[Unit] = []
-    rows: list[dict[str, Any]] = []
-    waiting: list[Unit] = []
-    details = 0
-
-    def flush() -> None:
-        name = write_items(store, pa.Table.from_pylist(rows, schema=_ITEMS))
-        units.extend(replace(unit, items=name) for unit in waiting)
-        rows.clear()
-        waiting.clear()
-
-    for unit, items in cut:
-        waiting.append(replace(unit, first_item=len(rows)))
-        for item in items:
-            labels = json.dumps(dict(item.labels), sort_keys=True)
-            rows.append({**asdict(item), "labels": labels, "unit": unit.key})
-            details += len(item.details)
-        if len(rows) >= _items_a_manifest or details >= _details_a_manifest:
-            flush()
-            details = 0
-    if rows:
-        flush()
-    return units
 
 
 @dataclass(frozen=True)
