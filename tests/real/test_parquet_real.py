@@ -29,8 +29,8 @@ def test_camvid_pushed_through_hugging_face_is_ingested_as_camvid_itself(tmp_pat
     for split in ("train", "val"):
         chosen = [item for item in items if item.split == split]
         rows = {
-            "image": [str(root / item.path) for item in chosen],
-            "label": [str(root / item.labels["mask"]) for item in chosen],
+            "image": [{"bytes": source.read(item.path), "path": item.path} for item in chosen],
+            "label": [{"bytes": source.read(item.labels["mask"]), "path": None} for item in chosen],
             "names": [[] for _ in chosen],
         }
         made = datasets.Dataset.from_dict(rows, features=features)
