@@ -196,7 +196,7 @@ def from_object_info(text: str, path: str) -> tuple[ClassSpec, ...]:
         names.append(parts[4])
     if not names:
         raise InputError(f"{path} names no class; needed: lines of number, ratio, train, val and names, with tabs between them")
-    first = [name.split(",")[0].strip() for name in names]
+    first = [name.split(",")[0].strip() or name for name in names]
     chosen = [one if first.count(one) == 1 else name for one, name in zip(first, names)]
     if twice := [name for name in chosen if chosen.count(name) > 1]:
         raise InputError(f"{path} names {twice[0]!r} twice; needed: each class once")

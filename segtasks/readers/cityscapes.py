@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _IGNORE = 255
 _rim = 3  # labels of the test split hold no id above: unlabeled, ego vehicle, rectification border, out of roi
 _KINDS = ("labelIds", "labelTrainIds", "instanceIds", "polygons")  # in this order they are looked at for the mask
+_OBJECT_KINDS = ("instanceIds", "polygons")
 _KIND = re.compile(rf"(?P<key>.+)_(?P<kind>{'|'.join(_KINDS)}|color|instanceTrainIds)\.(png|json)")
 _RECORDING = re.compile(r"(?P<city>.+?)_(?P<sequence>\d+)(_(?P<frame>\d+))?$")
 
@@ -49,7 +50,8 @@ class Config(BaseConfig):
 
 
 def build(config: Config, source: Store, spec: DatasetSpec | None = None) -> CityscapesReader:
-    return CityscapesReader(config, source, spec)
+    folders = {"images": config.images.strip("/"), "annotations": config.annotations.strip("/")}
+    return CityscapesReader(config.model_copy(update=folders), source, spec)
 
 
 class CityscapesReader:
@@ -98,7 +100,7 @@ class CityscapesReader:
         if item.split == "test" and bool((values == _IGNORE if is_train_ids else values <= _rim).all()):
             return RawSample(image, meta=meta)
         encoded = self.spec().model_copy(update={"label_encoding": LabelEncoding()}) if is_train_ids else self.spec()
-        mask = to_indices(values if is_train_ids else raw_ids(values), encoded, path)
+        mask = to_indices(raw_ids(values) if _kind(path) in _OBJECT_KINDS else values, encoded, path)
         if objects_path is None:
             return RawSample(image, mask, meta=meta)
         ids = values if objects_path == path else self._values(objects_path)
@@ -132,7 +134,7 @@ class CityscapesReader:
     def _used(self, files: dict[str, Entry]) -> dict[str, Entry]:
         """What the mask and the objects of a photo are read from."""
         usable = [kind for kind in self._usable if kind in files]
-        objects = [kind for kind in usable if kind in ("instanceIds", "polygons")]
+        objects = [kind for kind in usable if kind in _OBJECT_KINDS]
         return {"mask": files[usable[0]], **({"instances": files[objects[0]]} if objects else {})} if usable else {}
 
     @property

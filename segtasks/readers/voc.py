@@ -4,7 +4,8 @@
 - Classes are VOC's own 20 and `background`, unless `class_names.txt` (labelme) or `labelmap.txt` (CVAT, Datumaro) says others.
 - Masks hold indices, 255 is void; masks in colour, and palettes where a `labelmap.txt` has their colours, are read by colour.
 - A name of `trainval` belongs to `train` or `val` where it is in one of them. Without lists every image that has a mask is taken.
-- An object has the class of most of its pixels, background not counted; the void border (255) is no object.
+- An object has the class of most of its pixels, background not counted; the void border (255) is no object, and what lies on background
+  alone is left out and counted (`meta`).
 - In a split with any mask, an image without one is refused (`LabelError`); in a split with none (test), images have no truth.
 """
 
@@ -46,7 +47,8 @@ class Config(BaseConfig):
 
 
 def build(config: Config, source: Store, spec: DatasetSpec | None = None) -> VocReader:
-    return VocReader(config, source, spec)
+    folders = {"folder": config.folder.strip("/"), "masks": config.masks.strip("/")}
+    return VocReader(config.model_copy(update=folders), source, spec)
 
 
 class VocReader:
@@ -87,8 +89,10 @@ class VocReader:
         if "mask" not in item.labels:
             return RawSample(image)
         mask = self._read_mask(item.labels["mask"])
-        objects = item.labels.get("instances")
-        return RawSample(image, mask, self._read_objects(objects, mask, item.labels["mask"]) if objects else None)
+        if "instances" not in item.labels:
+            return RawSample(image, mask)
+        instances, left_out = self._read_objects(item.labels["instances"], mask)
+        return RawSample(image, mask, instances, {"objects_on_background": str(left_out)} if left_out else {})
 
     def _read_mask(self, path: str) -> NDArray[Any]:
         spec = self.spec()
@@ -102,22 +106,18 @@ class VocReader:
                     raise
         return to_indices(values, _voc_classes.by_index(spec), path)
 
-    def _read_objects(self, path: str, mask: NDArray[Any], mask_path: str) -> tuple[Instance, ...]:
+    def _read_objects(self, path: str, mask: NDArray[Any]) -> tuple[tuple[Instance, ...], int]:
+        """The objects, and how many there are on background alone: labelme and CVAT give a number to shapes of that class too."""
         spec = self.spec()
-        ids = read_values(self._source, path, spec)
-        if not is_grey(ids):
-            ids = to_indices(ids, _voc_classes.by_voc_color(spec), path)
-        ids = to_ids(ids, path)
+        values = read_values(self._source, path, spec)
+        ids = to_ids(values, path) if is_grey(values) else to_indices(values, _voc_classes.by_voc_color(spec), path)
         ids = np.where(ids == spec.ignore_index, 0, ids)
         background = _voc_classes.background_of(spec)
         if background is None:
-            return instances_of(ids, mask, spec, path)
+            return instances_of(ids, mask, spec, path), 0
         counted = np.where(mask == background, np.array(spec.ignore_index, mask.dtype), mask)
         found = instances_of(ids, counted, spec, path)
-        lost = np.setdiff1d(ids[(mask == background) & (ids != 0)], ids[counted != spec.ignore_index])
-        if lost.size:
-            raise LabelError(f"{path}: objects {lost[:8].tolist()} lie on nothing but background in {mask_path}")
-        return found
+        return found, len(np.setdiff1d(ids[(mask == background) & (ids != 0)], ids[counted != spec.ignore_index]))
 
     def _listed(self) -> dict[str, tuple[str, str]]:
         """The split and the place of each name, in the order of the lists; without lists those of every mask that has an image."""
@@ -174,7 +174,7 @@ class VocReader:
     def _root(self) -> str:
         """The folder that holds the images' folder, without a slash at its end."""
         if self._config.folder:
-            return self._config.folder.strip("/")
+            return self._config.folder
         marked = f"/{_IMAGES}/"
         paths = ["/" + one.path for one in self._entries]
         roots = sorted({path.partition(marked)[0].strip("/") for path in paths if marked in path})

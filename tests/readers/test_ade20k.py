@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from segtasks.errors import InputError, LabelError
-from segtasks.readers._ade20k_classes import CLASSES, CODES
+from segtasks.readers._ade20k_classes import CLASSES, CODES, from_object_info
 from segtasks.readers.ade20k import Ade20kReader, Config, build
 from segtasks.storage import open_store
 
@@ -149,3 +151,13 @@ def test_other_layouts_are_refused_saying_what_was_looked_for(tmp_path: Path) ->
     put_pair(tmp_path / "copy", "training/x", VALUES)
     with pytest.raises(InputError, match=r"has several data sets: ., copy; make one of them the source"):
         list(reader(tmp_path).scan())
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=100) | st.from_regex(r"\A([1-3]\t0\.1\t\d\t\d\t[a-b, ]{0,4}\n?){0,3}\Z"))
+def test_any_object_info_is_read_or_refused(text: str) -> None:
+    try:
+        assert from_object_info(text, "objectInfo150.txt")
+    except InputError:
+        return

@@ -6,9 +6,12 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from segtasks.errors import InputError, LabelError
+from segtasks.readers._camvid_classes import parse_colors
 from segtasks.readers.camvid import CamvidReader, Config, build
 from segtasks.spec import DatasetSpec
 from segtasks.storage import open_store
@@ -246,3 +249,14 @@ def test_indices_are_no_32_classes_and_a_still_has_one_label(source: Path, tmp_p
         put(tmp_path, f"{folder}/0001TP_1_L.png", COLORS.reshape(2, 3, 3))
     with pytest.raises(InputError, match=r"a/0001TP_1_L.png and b/0001TP_1_L.png are both the label of one still"):
         list(reader(tmp_path).scan())
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=100) | st.from_regex(r"\A(\d{0,3}[ ,\t]\d{1,3}[ ,]\d{0,4}[ ,\t][a-z,]{0,3}\n?){0,4}\Z"))
+def test_any_colour_file_is_read_or_refused(text: str) -> None:
+    for path in ("label_colors.txt", "class_dict.csv"):
+        try:
+            assert parse_colors(text, path)
+        except InputError:
+            continue

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from skimage.draw import polygon as inside_of
 
 from segtasks.codecs import rle
 from segtasks.errors import InputError, LabelError
 from segtasks.readers._cityscapes_labels import LABELS
+from segtasks.readers._cityscapes_polygons import draw_ids
 from segtasks.readers.cityscapes import CityscapesReader, Config, build
 from segtasks.storage import open_store
 
@@ -119,7 +122,7 @@ def test_coarse_labels_and_other_photos_of_a_scene_are_taken(tmp_path: Path) -> 
     put_labels(tmp_path, name, "gtCoarse", labelIds=RAW)
     for beta in ("0.01", "0.02"):
         put(tmp_path, f"leftImg8bit_foggy/{name}_leftImg8bit_foggy_beta_{beta}.png", np.zeros((2, 5, 3), np.uint8))
-    cityscapes = reader(tmp_path, annotations="gtCoarse", images="leftImg8bit_foggy")
+    cityscapes = reader(tmp_path, annotations="gtCoarse/", images="/leftImg8bit_foggy/")
     items = list(cityscapes.scan())
     assert [(item.split, item.labels["mask"]) for item in items] == [("train_extra", f"gtCoarse/{name}_gtCoarse_labelIds.png")] * 2
     np.testing.assert_array_equal(cityscapes.read(items[1]).mask, TRAIN)  # type: ignore[arg-type]
@@ -278,3 +281,29 @@ def test_the_layout_with_classes_of_its_own_is_refused(tmp_path: Path) -> None:
     (tmp_path / "label_colors.txt").write_text("0 0 0 background\n128 64 128 cat\n")
     with pytest.raises(InputError, match=r"label_colors.txt names classes that are not those of Cityscapes: background, cat"):
         reader(tmp_path).spec()
+
+
+_any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), lambda one: st.lists(one, max_size=4), max_leaves=12
+)
+_points = st.lists(st.lists(st.integers(-50, 50) | st.floats() | _any, max_size=3), max_size=5)
+_objects = st.lists(
+    st.fixed_dictionaries(
+        {}, optional={"label": st.sampled_from(["car", "cargroup", "road"]) | _any, "polygon": _points | _any, "deleted": _any}
+    )
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(
+    content=_any
+    | st.fixed_dictionaries({"imgHeight": st.integers(-1, 40) | _any, "imgWidth": st.integers(-1, 40) | _any, "objects": _objects | _any})
+)
+def test_any_annotation_is_drawn_or_refused(content: Any) -> None:
+    try:
+        ids = draw_ids(json.dumps(content).encode(), "x.json", 1 << 20)
+    except LabelError:
+        return
+    assert ids.shape == (content["imgHeight"], content["imgWidth"])
+    assert set(np.unique(ids).tolist()) <= {0, 7, 26, *range(26000, 27000)}

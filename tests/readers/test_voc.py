@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from segtasks.errors import InputError, LabelError
 from segtasks.readers._describe import voc_color
+from segtasks.readers._voc_classes import find_spec
 from segtasks.readers.voc import Config, VocReader, build
 from segtasks.storage import open_store
 
@@ -91,7 +95,7 @@ def test_other_lists_can_be_the_splits_and_other_masks_the_truth(tmp_path: Path)
         put(tmp_path, f"SegmentationClassAug/{name}.png", CLASSES, palette=True)
     put_list(tmp_path, "train", "a\n")
     put_list(tmp_path, "trainaug", "/JPEGImages/a.jpg /SegmentationClassAug/a.png\n/JPEGImages/b.jpg /SegmentationClassAug/b.png\n")
-    items = list(reader(tmp_path, masks="SegmentationClassAug", lists=["trainaug"]).scan())
+    items = list(reader(tmp_path, masks="SegmentationClassAug/", lists=["trainaug"]).scan())
     assert [(item.split, item.labels["mask"]) for item in items] == [
         ("trainaug", "SegmentationClassAug/a.png"),
         ("trainaug", "SegmentationClassAug/b.png"),
@@ -165,11 +169,13 @@ def test_the_void_border_is_no_object_and_background_gives_no_class(tmp_path: Pa
     assert [(one.category_id, one.area) for one in sample.instances] == [(15, 5.0)]  # 4 lies on void alone
 
 
-def test_an_object_on_background_alone_is_refused(tmp_path: Path) -> None:
-    put_pair(tmp_path, "a", np.zeros((2, 4), np.uint8), OBJECTS)
+def test_an_object_on_background_alone_is_left_out_and_counted(tmp_path: Path) -> None:
+    put_pair(tmp_path, "a", np.where(OBJECTS == 3, 7, 0).astype(np.uint8), OBJECTS)
     voc = reader(tmp_path)
-    with pytest.raises(LabelError, match=r"SegmentationObject/a.png: objects \[1, 2, 3\] lie on nothing but background"):
-        voc.read(next(iter(voc.scan())))
+    sample = voc.read(next(iter(voc.scan())))
+    assert sample.instances is not None
+    assert [(one.category_id, one.area) for one in sample.instances] == [(7, 1.0)]
+    assert sample.meta == {"objects_on_background": "2"}
 
 
 def test_class_names_of_labelme_are_the_classes(tmp_path: Path) -> None:
@@ -281,3 +287,15 @@ def test_other_layouts_are_refused_saying_what_was_looked_for(tmp_path: Path) ->
     put_list(tmp_path, "train", "a\n")
     with pytest.raises(InputError, match=r"there are no masks \(PNG\) in .*/Masks: the option masks"):
         list(reader(tmp_path, masks="Masks").scan())
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=200) | st.lists(st.from_regex(r"\A[a-c_]{0,3}:?[0-9,:]{0,12}:{0,3}\Z"), max_size=6).map("\n".join))
+def test_any_class_file_is_read_or_refused(text: str) -> None:
+    store = open_store("memory://voc-class-files")
+    for file in ("labelmap.txt", "class_names.txt"):
+        store.replace(file, text.encode("utf-8", "surrogatepass"))
+        with suppress(InputError):
+            assert find_spec(store, "", "any").classes
+        store.delete(file)
