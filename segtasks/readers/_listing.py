@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable
 
 from segtasks.errors import InputError
@@ -31,6 +32,7 @@ _OTHERS = (".apng", ".avif", ".dib", ".exr", ".heic", ".heif", ".ico", ".jpx", "
 IMAGE_SUFFIXES = frozenset((*_USUAL, *_OTHERS))
 LABEL_SUFFIXES = frozenset((".png", ".tif", ".tiff", ".bmp", ".gif"))
 MISSING = "missing"
+_SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test", "train": "train", "val": "val", "test": "test"}
 
 
 def suffix(path: str) -> str:
@@ -44,6 +46,11 @@ def stem(path: str) -> str:
 
 def is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/"))
+
+
+def usual_split(folder: str) -> str:
+    """`train`, `val` or `test` where a word of the folder's name says so (`valid`, `train2017`, `stage1_test`), otherwise empty."""
+    return next((_SPLITS[word] for word in re.split(r"[^a-z]+", folder.lower()) if word in _SPLITS), "")
 
 
 def item_version(*entries: Entry | None) -> str:
