@@ -2,7 +2,7 @@
 
 - SegNet's: `train.txt` with lines of image and label path, `train/x.jpg`, `trainannot/x.png`; val and test too. Paths in the lists are
   often absolute (`/SegNet/CamVid/train/x.jpg`): they are resolved against the source by their end. Without a list the split's folder
-  is listed. Labels are 0..10, and 11 for void, which becomes `ignore_index`.
+  is listed. Labels are 0..10, and 11 for void, which becomes `ignore_index`; or in the colours below, as CVAT writes them.
 - As published: labels `x_L.png` (`LabeledApproved_full`) and stills `x.png` (`701_StillsRaw_full`) in folders of any name. Folders
   called train, val and test are the splits (as on Kaggle), or lists as above; else there are none. `classes: 11` groups the colours as
   SegNet did, `32` takes each as a class; void is ignored. Colours are built in; `label_colors.txt` or `class_dict.csv` wins.
@@ -19,13 +19,14 @@ from typing import Literal
 
 from pydantic import Field
 
+from segtasks.codecs.mask import decode_label
 from segtasks.config import Config as BaseConfig
-from segtasks.errors import InputError
+from segtasks.errors import DataFault, InputError
 from segtasks.readers._base import RawSample, SourceItem
 from segtasks.readers._camvid_classes import COLORS, grouped_spec, parse_colors, segnet_spec, whole_spec
-from segtasks.readers._labels import read_mask
+from segtasks.readers._labels import is_grey, read_mask
 from segtasks.readers._listing import IMAGE_SUFFIXES, is_hidden, item_size, item_version, stem, suffix
-from segtasks.spec import DatasetSpec
+from segtasks.spec import DatasetSpec, DecodePolicy
 from segtasks.storage import Entry, Store
 
 log = logging.getLogger(__name__)
@@ -83,13 +84,24 @@ class CamvidReader:
         return {entry.path: entry for entry in self._source.list()}
 
     def _find_spec(self) -> DatasetSpec:
-        if not self._labels:
-            if self._config.classes == 32:
-                raise InputError(f"{self._source.url} has no labels in the 32 colours (x{_LABEL}); needed for it: classes: 11")
-            return segnet_spec()
         file = next((path for path in self._listing if posixpath.basename(path) in _color_files), None)
-        colors = parse_colors(self._text(file), file) if file else COLORS
-        return whole_spec(colors) if self._config.classes == 32 else grouped_spec(colors, str(file))
+        if self._labels or self._first_label_is_in_color(bool(file)):
+            colors = parse_colors(self._text(file), file) if file else COLORS
+            return whole_spec(colors) if self._config.classes == 32 else grouped_spec(colors, file or "the built-in table")
+        if self._config.classes == 32:
+            raise InputError(f"{self._source.url} has labels of indices, not of the 32 colours (x{_LABEL}); needed for them: classes: 11")
+        return segnet_spec()
+
+    def _first_label_is_in_color(self, has_color_file: bool) -> bool:
+        """Datumaro and CVAT write the 32 colours into SegNet's layout. One of sky alone is grey, and with their file no index."""
+        for _, label, _ in (pair for split in splits for pair in self._pairs(split)):
+            if label in self._listing:
+                try:
+                    values = decode_label(self._source.read(label), DecodePolicy().max_pixels)
+                except DataFault:
+                    continue
+                return not is_grey(values) or (has_color_file and values.ndim == 3)
+        return False
 
     @cached_property
     def _labels(self) -> dict[str, str]:

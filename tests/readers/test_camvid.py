@@ -243,12 +243,32 @@ def test_broken_colour_files_are_refused_with_their_line(original: Path, file: s
 
 
 def test_indices_are_no_32_classes_and_a_still_has_one_label(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no labels in the 32 colours \(x_L.png\); needed for it: classes: 11"):
+    with pytest.raises(InputError, match=r"has labels of indices, not of the 32 colours \(x_L.png\); needed for them: classes: 11"):
         reader(source, 32).spec()
     for folder in ("a", "b"):
         put(tmp_path, f"{folder}/0001TP_1_L.png", COLORS.reshape(2, 3, 3))
     with pytest.raises(InputError, match=r"a/0001TP_1_L.png and b/0001TP_1_L.png are both the label of one still"):
         list(reader(tmp_path).scan())
+
+
+def test_segnets_layout_with_labels_in_colour_is_read_by_colour(source: Path) -> None:
+    for split, name in (("train", "0001TP_006720"), ("train", "0006R0_f00930"), ("val", "Seq05VD_f00000")):
+        put(source, f"{split}annot/{name}.png", COLORS.reshape(2, 3, 3))
+    camvid = reader(source)
+    mask = camvid.read(next(iter(camvid.scan()))).mask
+    np.testing.assert_array_equal(mask, [[0, 1, 3], [9, 10, 255]])  # type: ignore[arg-type]
+    put(source, "trainannot/0001TP_006720.png", COLORS.reshape(2, 3, 3)[:1, :1])  # sky alone
+    assert camvid.read(next(iter(camvid.scan()))).mask == 0
+    (source / "label_colors.txt").write_text(LABEL_COLORS.replace("Sky", "cat"))  # classes of one's own, as from CVAT
+    own = reader(source, 32)
+    assert own.spec().names == ["cat", "Bridge", "LaneMkgsDriv", "Animal", "MotorcycleScooter"]
+    np.testing.assert_array_equal(own.read(list(own.scan())[1]).mask, [[0, 1, 2], [3, 4, 255]])  # type: ignore[arg-type]
+
+
+def test_a_colour_file_beside_labels_of_indices_changes_nothing(source: Path) -> None:
+    (source / "label_colors.txt").write_text(LABEL_COLORS)
+    camvid = reader(source)
+    np.testing.assert_array_equal(camvid.read(next(iter(camvid.scan()))).mask, np.full((4, 6), 1))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -38,9 +38,13 @@ def test_camvid_is_listed_whole_and_read_as_its_labels_are(name: str, suffix: st
 
 def test_a_published_copy_with_a_test_split_is_read(tmp_path: Path) -> None:
     root = data_folder("odd_datasets") / "datumaro/camvid_dataset"
-    items = list(camvid.build(camvid.Config(), open_store(str(root))).scan())
+    reader = camvid.build(camvid.Config(), open_store(str(root)))
+    items = list(reader.scan())
     assert Counter(item.split for item in items) == {"train": 1, "val": 1, "test": 2}
     assert {item.group_id for item in items} == {"0001TP", "0016E5"}
+    masks = [reader.read(item).mask for item in items]  # its labels are in the 32 colours
+    names = [{reader.spec().names[index] for index in mask.reshape(-1)} for mask in masks if mask is not None]
+    assert names == [{"road", "bicyclist"}, {"pedestrian"}, {"sky", "road", "pedestrian"}, {"building", "tree"}]
 
 
 def test_membrane_labels_of_0_and_255_are_two_classes() -> None:
