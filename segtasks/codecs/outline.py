@@ -22,6 +22,17 @@ def outlines(counts: bytes, height: int, width: int) -> list[list[float]]:
     return [_outline(bytes(part["counts"]), height, width) for part in parts]
 
 
+def outline(counts: bytes, height: int, width: int) -> list[float]:
+    """One polygon for the whole mask, its parts joined like holes; an empty list for an empty mask. For formats of one polygon an object."""
+    parts = outlines(counts, height, width)
+    joined = parts[0] if parts else []
+    for part in parts[1:]:
+        start = joined[:2]
+        corner = [part[0], start[1]]  # by right angles, as the way there must be that back to the pixel
+        joined = [*joined, *start, *corner, *part, *part[:2], *corner, *start]
+    return joined
+
+
 def _outline(counts: bytes, height: int, width: int) -> list[float]:
     """Of one part: the outer loop first, then there and back to each hole."""
     left, top, w, h = (int(side) for side in rle.bbox(counts, height, width))

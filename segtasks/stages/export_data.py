@@ -1,7 +1,7 @@
 """Export: samples or predictions go back into a format that other tools read. Nothing is trained or predicted; labels lose only what
 the format cannot hold, and its writer says so.
 
-The output is somebody else's layout, so no commit protects it: `segtasks-export.json` says what it is made of, and `complete` once it is
+The output is somebody else's layout, so no commit protects it: `.segtasks-export.json` says what it is made of, and `complete` once it is
 whole. Stopped in the middle, the same command writes it again from the start.
 """
 
@@ -24,6 +24,7 @@ from segtasks.refs import Ref
 from segtasks.shards.digest import canonical_json
 from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.recipe import differences
+from segtasks.shards.schema import SAMPLE_ROWS
 from segtasks.shards.select import select
 from segtasks.shards.snapshot import Snapshot, open_snapshot
 from segtasks.stages._derive import Rows
@@ -34,7 +35,7 @@ from segtasks.storage import Store, open_store
 from segtasks.writers._base import Labelled, Scored, Writer
 from segtasks.writers._files import upright
 
-MARKER = "segtasks-export.json"
+MARKER = ".segtasks-export.json"  # hidden, so that no reader takes it for a part of the data set
 passes = 3  # over shards that failed
 shown = 10
 
@@ -43,7 +44,7 @@ def export_data(config: ExportDataConfig, engine: Engine, progress: Progress = s
     """Write every chosen image of `config.data`; those that the format cannot take are named in the result (`left_out`)."""
     started = time.monotonic()
     snapshot = open_snapshot(config.data, config.storage)
-    if snapshot.file.rows not in ("samples/1", "predictions/1"):
+    if snapshot.file.rows not in (*SAMPLE_ROWS, "predictions/1"):
         raise InputError(f"{snapshot.ref} holds {snapshot.file.rows.partition('/')[0]}; needed: samples or predictions")
     config = config.model_copy(update={"format": plugins.resolved("writers", config.format), "data": str(snapshot.ref)})
     target = open_store(config.output, config.storage)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
-from segtasks.spec import ClassSpec, DatasetSpec
+from segtasks.spec import ClassSpec
 from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled
 from segtasks.writers._files import image_suffix, stem_of
@@ -25,12 +25,6 @@ def category_ids(classes: Sequence[ClassSpec | None]) -> list[int]:
         fits = own and own not in given
         given.append(0 if item is None else own if own and fits else next(free))
     return given
-
-
-def is_background(spec: DatasetSpec, index: int) -> bool:
-    """Whether the class is what is left between objects: no category of COCO."""
-    item = spec.classes[index]
-    return item.isthing is False and item.source_id is None
 
 
 def file_of(sample: Labelled) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 
 from segtasks.codecs.image import decode_image, encode_jpeg, encode_png, read_header
 from segtasks.errors import InputError, LabelError
+from segtasks.readers._listing import usual_split
 from segtasks.spec import DecodePolicy
 from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled
 
+_IMAGE_FOLDERS = ("images", "JPEGImages", "leftImg8bit")
 _SUFFIXES = {
     "image/jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "image/png": (".png",),
@@ -42,16 +44,15 @@ def image_suffix(sample: Labelled) -> str:
 
 
 def stem_of(sample: Labelled, *, flat: bool = False) -> str:
-    """The image's path without suffix, and without the folders `images` and its split at its beginning; `flat`: without any folder.
-
-    `LabelError` for a path that leads out of the target.
-    """
+    """The image's path without suffix, below a folder `images` (or what other formats call it) and that of its split; `flat`: with `__`
+    for `/`. `LabelError` for a path that leads out of the target."""
     parts = sample.image_id.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in sample.image_id or "\0" in sample.image_id:
         raise LabelError(f"{sample.image_id!r} is no relative path, and cannot be a file's name")
-    for folder in ("images", sample.split):
-        if len(parts) > 1 and parts[0] == folder:
-            parts = parts[1:]
+    start = max((place for place, part in enumerate(parts[:-1], 1) if part in _IMAGE_FOLDERS), default=0)
+    parts = parts[start:]
+    if len(parts) > 1 and sample.split and sample.split in (parts[0], usual_split(parts[0])):
+        parts = parts[1:]
     stem = posixpath.splitext("/".join(parts))[0]
     return stem.replace("/", "__") if flat else stem
 

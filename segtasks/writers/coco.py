@@ -13,18 +13,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
-from segtasks.codecs import rle
 from segtasks.codecs.outline import outlines
 from segtasks.config import Config as BaseConfig
 from segtasks.errors import ConfigError
 from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled, Scored
-from segtasks.writers._coco import Document, category, category_ids, file_of, image_ids, is_background, no_split
+from segtasks.writers._coco import Document, category, category_ids, file_of, image_ids, no_split
 from segtasks.writers._files import put, require_unique
+from segtasks.writers._objects import is_background, objects_of
 
 
 class Config(BaseConfig):
@@ -51,8 +50,7 @@ class CocoWriter:
         file = file_of(sample)
         folder = sample.split or no_split
         put(self._target, f"{folder}/{file}", sample.image)
-        instances = regions_of(sample, self._spec) if sample.instances is None else sample.instances
-        objects = [self._annotation(one, sample.height, sample.width) for one in instances if self._ids[one.category_id]]
+        objects = [self._annotation(one, sample.height, sample.width) for one in objects_of(sample, self._spec)]
         path = f"{folder}/{file}"
         return {"image_id": sample.image_id, "path": path, "file": file, "size": [sample.height, sample.width], "objects": objects}
 
@@ -98,14 +96,6 @@ class CocoWriter:
         for item, number in zip(self._categories, self._ids, strict=True):
             if item is not None:
                 yield category(item, number)
-
-
-def regions_of(sample: Labelled, spec: DatasetSpec) -> tuple[Scored, ...]:
-    """The mask's classes, each as one instance of all its pixels; ignored pixels are in none."""
-    if sample.mask is None:
-        return ()
-    shifted = np.where(sample.mask == spec.ignore_index, 0, sample.mask.astype(np.int32) + 1)
-    return tuple(Scored(region.value - 1, region.bbox, float(region.area), region.counts) for region in rle.encode_regions(shifted))
 
 
 def _list(values: list[JSON]) -> bytes:

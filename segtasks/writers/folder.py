@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from segtasks.codecs import rle
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import Config as BaseConfig
 from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
-from segtasks.writers._base import JSON, Labelled, Scored
+from segtasks.writers._base import JSON, Labelled
 from segtasks.writers._files import image_suffix, put, require_unique, stem_of
+from segtasks.writers._objects import id_image
 
 log = logging.getLogger(__name__)
-most_ids = 65535
 
 
 class Config(BaseConfig):
@@ -63,16 +59,3 @@ class FolderWriter:
             classes = [{"name": item.name, "color": list(item.color)} for item in self._spec.classes]
             described = {"name": self._spec.name, "classes": classes, "ignore": self._spec.ignore_index, "encoding": "index"}
             self._target.replace("dataset.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())
-
-
-def id_image(instances: tuple[Scored, ...], height: int, width: int) -> NDArray[np.uint16] | None:
-    """1, 2, ... on the pixels of each instance, 0 elsewhere; None where two overlap, or there are more than 16 bits can tell."""
-    if len(instances) > most_ids:
-        return None
-    ids = np.zeros((height, width), np.uint16)
-    for number, one in enumerate(instances, 1):
-        mask: NDArray[Any] = rle.decode(one.counts, height, width)
-        if ids[mask].any():
-            return None
-        ids[mask] = number
-    return ids

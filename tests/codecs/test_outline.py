@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as st_numpy
 
 from segtasks.codecs import rle
-from segtasks.codecs.outline import outlines
+from segtasks.codecs.outline import outline, outlines
 
 masks = st_numpy.arrays(np.bool_, st_numpy.array_shapes(min_dims=2, max_dims=2, max_side=14))
 
@@ -24,8 +24,10 @@ def area(polygon: list[float]) -> float:
 @settings(max_examples=400, deadline=None)
 @given(masks)
 def test_filled_again_they_give_the_mask(mask: np.ndarray) -> None:
-    polygons = outlines_of(mask)
-    assert rle.encode_polygons(polygons, *mask.shape) == rle.encode(mask)
+    counts = rle.encode(mask)
+    assert rle.encode_polygons(outlines_of(mask), *mask.shape) == counts
+    whole = outline(counts, *mask.shape)
+    assert rle.encode_polygons([whole] if whole else [], *mask.shape) == counts
 
 
 def test_a_rectangle_has_four_corners() -> None:

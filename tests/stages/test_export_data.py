@@ -51,7 +51,7 @@ def test_the_same_export_runs_again_and_another_one_is_refused(tmp_path: Path, d
     (tmp_path / "out/masks/train/i0001.png").unlink()
     run_export(data, tmp_path / "out", "folder")
     assert (tmp_path / "out/masks/train/i0001.png").exists()
-    assert json.loads((tmp_path / "out/segtasks-export.json").read_text())["complete"] is True
+    assert json.loads((tmp_path / "out/.segtasks-export.json").read_text())["complete"] is True
     with pytest.raises(ConfigError, match=r"holds another export.*\n  images: true -> false"):
         run_export(data, tmp_path / "out", "folder", images=False)
     (tmp_path / "taken").mkdir()
