@@ -26,19 +26,15 @@ def background_of(spec: DatasetSpec, settings: CheckSettings) -> NDArray[np.bool
     return np.array([name.casefold() in known for name in spec.names], np.bool_)
 
 
-def mask_kinds(counts: Ints, background: NDArray[np.bool_]) -> list[tuple[str, str, Ints]]:
-    """(kind, what, rows) for the rows of `counts` (images x classes) that are of no use to a model."""
+def mask_kinds(counts: Ints, background: NDArray[np.bool_]) -> dict[str, Ints]:
+    """By kind of finding the rows of `counts` (images x classes) that are of little use to a model."""
     total = counts.sum(axis=1)
     objects = counts[:, ~background].sum(axis=1)
     classes = (counts > 0).sum(axis=1)
     ignored = total == 0
     empty = ~ignored & (objects == 0)
     one = (classes == 1) & (objects > 0) if counts.shape[1] > 1 else np.zeros(len(counts), np.bool_)
-    return [
-        ("ignored_mask", "every pixel is ignored", np.flatnonzero(ignored)),
-        ("empty_mask", "background alone", np.flatnonzero(empty)),
-        ("one_class_mask", "one class alone", np.flatnonzero(one)),
-    ]
+    return {"ignored_mask": np.flatnonzero(ignored), "empty_mask": np.flatnonzero(empty), "one_class_mask": np.flatnonzero(one)}
 
 
 class ClassTotals:

@@ -57,6 +57,7 @@ class CheckReport(Config):
     data: str = Field(description="the shard set that was looked at, url@snapshot")
     source: str
     created: str
+    refused: dict[str, int] = Field(description="quarantined images by error type")
     found: tuple[Found, ...] = Field(description="one a kind, in order of weight")
     splits: tuple[SplitFacts, ...]
     classes: tuple[ClassFacts, ...]

@@ -72,7 +72,8 @@ def finding_lines(report: CheckReport) -> list[str]:
     lines = table(rows, ("finding", "found", "allowed", ""))
     for one in found:
         more = one.count - named
-        lines += ["", f"{one.kind}:"]
+        reasons = ", ".join(f"{count:,} {error}" for error, count in report.refused.items()) if one.kind == "quarantined" else ""
+        lines += ["", f"{one.kind}: {reasons}".rstrip()]
         lines += [f"  {_said(item)}" for item in one.findings[:named]]
         lines += [f"  ... {more:,} more"] if more > 0 else []
     return lines

@@ -17,7 +17,7 @@ from segtasks.reporting.page import data_uri
 from segtasks.spec import DatasetSpec
 
 longest_px = 260
-listed = 50  # findings that the page names in a list below the pictures of their kind
+listed = 20  # findings that the page names in a list below the pictures of their kind
 shares_shown = 12
 OF_TRUTH = ("empty_mask", "ignored_mask", "one_class_mask", "mask_disagrees", "instance_empty", "instance_area", "instance_box")
 WITH_MASK = (*OF_TRUTH, "instance_duplicate", "instance_tiny", "odd_size")

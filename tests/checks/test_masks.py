@@ -16,7 +16,7 @@ def spec_of(*names: str) -> DatasetSpec:
 
 def kinds(counts: list[list[int]], *names: str, **settings: object) -> dict[str, list[int]]:
     background = background_of(spec_of(*names), CheckSettings(**settings))  # type: ignore[arg-type]
-    return {kind: rows.tolist() for kind, _, rows in mask_kinds(np.array(counts), background) if len(rows)}
+    return {kind: rows.tolist() for kind, rows in mask_kinds(np.array(counts), background).items() if len(rows)}
 
 
 def test_pixels_are_counted_by_class_and_the_rest_is_ignored() -> None:
@@ -75,9 +75,19 @@ def test_where_nearly_all_images_have_one_size_every_other_is_odd() -> None:
     assert sizes() == {}
 
 
+def test_where_sizes_vary_none_is_odd() -> None:
+    assert sizes(*[(side, side) for side in (10, 100, 1000)] * 9, (300, 300)) == {}
+
+
+def odd(traits: list[str]) -> list[tuple[int, str]]:
+    ways = sorted(set(traits))
+    return odd_traits(np.array([ways.index(trait) for trait in traits], np.int64), ways, SETTINGS)
+
+
 def test_a_way_of_storing_is_odd_where_few_have_it_and_not_where_all_do() -> None:
-    assert odd_traits(["grey, 16 bits"] * 20, SETTINGS) == []
-    assert odd_traits([""] * 20 + ["CMYK"], SETTINGS) == [(20, "CMYK; most are plain RGB")]
-    assert odd_traits(["grey"] * 20 + [""], SETTINGS) == [(20, "plain RGB; most are grey")]
-    assert odd_traits([""] * 10 + ["alpha"] * 5, SETTINGS) == []
-    assert odd_traits([], SETTINGS) == []
+    assert odd(["grey, 16 bits"] * 20) == []
+    assert odd([""] * 20 + ["CMYK"]) == [(20, "CMYK; most are plain RGB")]
+    assert odd(["grey"] * 20 + [""]) == [(20, "plain RGB; most are grey")]
+    assert odd([""] * 10 + ["alpha"] * 5) == []
+    assert odd([""] * 10 + ["alpha"] * 9 + ["grey"] * 9 + ["CMYK"]) == []
+    assert odd([]) == []

@@ -26,6 +26,7 @@ def report(
         data="s3://bucket/data@1",
         source="s3://bucket/raw",
         created="2020-02-02",
+        refused={"DecodeError": 250, "LabelError": 50},
         found=tuple(
             Found(
                 kind=kind,
@@ -63,7 +64,8 @@ def test_the_page_shows_each_finding_its_limit_and_its_verdict() -> None:
     words = Page(render_check(full()[0], SPEC, full()[1])).words
     for shown in (
         "Not passed 1 kind of finding over the limit", "quarantined 300 0 over the limit", "empty_mask 1 1 allowed",
-        "duplicate_across_splits 1 any told only", "train/cut.png DecodeError: cut off", "299 more are in check.json",
+        "duplicate_across_splits 1 any told only", "train/cut.png DecodeError: cut off",
+        "DecodeError 250 LabelError 50", "299 more are in check.json",
         "train/a.png background alone", "val/b.png 2 images are the same", "Images 11 in 2 splits", "Refused 1",
         "road 75.00 % 100.0 % 100.00 % 50.0 %", "sky 25.00 % 25.0 % 0.00 % 0.0 %", "train 9 8 1 4", "1x9 19", "3 more.", "plain RGB 11",
     ):  # fmt: skip

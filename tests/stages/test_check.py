@@ -68,7 +68,7 @@ def test_a_sound_data_set_has_no_finding_and_ten_planted_faults_are_found(sound:
     assert "its mask 48x60; needed: the same height and width" in refused["images/train/i002.png"]
     assert "values that are no class: [9]" in refused["images/train/i003.png"]
     assert "masks/val/i104.png is missing" in refused["images/val/i104.png"]
-    assert reasons(result, "instance_tiny")["images/train/i006.png"] == "1 of fewer than 10 pixels, the smallest of 3"
+    assert reasons(result, "instance_tiny")["images/train/i006.png"] == "1 with fewer than 10 pixels, the smallest has 3"
     assert reasons(result, "odd_mode")["images/train/i009.jpg"] == "CMYK; most are plain RGB"
 
 
@@ -81,6 +81,7 @@ def test_the_command_prints_the_table_and_exits_3_and_with_json_one_document(
     assert run([*arguments, *output]) == 3
     lines = capfd.readouterr().out.splitlines()
     assert [line.split()[1:] for line in lines if line.startswith("quarantined ")] == [["4", "0", "OVER"]]
+    assert "quarantined: 3 LabelError, 1 DecodeError" in lines
     assert "  images/val/i207.png: 2 images have the same bytes, in train, val [images/train/i007.png]" in lines
     assert lines[-1] == f"page: {tmp_path}/out/check.html"
     assert run([*arguments, *output, "--json"]) == 3
@@ -153,7 +154,7 @@ def test_what_a_mask_alone_shows_is_found(tmp_path: Path) -> None:
         "class_unseen": {""},
     }
     assert reasons(result, "class_unseen") == {"": "dog has no pixel in val's 12 images"}
-    assert reasons(result, "one_class_mask") == {"images/train/i004.png": "one class alone: road"}
+    assert reasons(result, "one_class_mask") == {"images/train/i004.png": "road alone"}
 
 
 def test_a_data_set_without_truth_is_looked_at_all_the_same(sound: Path, tmp_path: Path) -> None:
