@@ -14,6 +14,7 @@ from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError
 from segtasks.spec import DecodePolicy, Resize
 from segtasks.stages.config import (
+    CompactConfig,
     CheckConfig,
     EvaluateConfig,
     InferConfig,
@@ -107,6 +108,7 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
         },
         {**STAGE_EXECUTION, "deleted": "drop", "max_deleted": 0.1, "retry_quarantined": True},
     ),
+    CompactConfig: ({"output": "b"}, {}, {**STAGE_EXECUTION, "target_bytes": 2048}),
     PreprocessConfig: (
         {"data": "a", "output": "b"},
         {**SELECTION, "resize": {"height": 2, "width": 2}, "encoding": "jpeg"},

@@ -35,6 +35,7 @@ VERBS = {  # verb -> where its command is, and its line in the overview
     "inspect": ("segtasks.cli.look:inspect", "Counts, classes and provenance of a shard set or a checkpoint."),
     "paths": ("segtasks.cli.look:paths", "Print the Parquet files of a shard set."),
     "verify": ("segtasks.cli.look:verify", "Re-hash and re-prove a shard set."),
+    "compact": ("segtasks.cli.compact:compact", "Merge the small shards of a data set."),
     "sweep": ("segtasks.cli.sweep:sweep", "List, and remove, what killed runs left behind."),
     "readers": ("segtasks.cli.plugins:readers", "List the source formats, or the settings of one."),
     "writers": ("segtasks.cli.plugins:writers", "List the formats to export to, or the settings of one."),

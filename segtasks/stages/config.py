@@ -88,6 +88,14 @@ class IngestConfig(StageConfig):
         return self
 
 
+class CompactConfig(StageConfig):
+    """Merge the small shards of the data set at URL, and write those anew that lost many rows, in a new snapshot of the same rows."""
+
+    target_bytes: int | None = execution(
+        None, ge=1 << 10, le=192 << 20, description="size of the merged shards in bytes; none: shard_bytes, as ingest was told"
+    )
+
+
 class PreprocessConfig(StageConfig, Selection):
     """Bring images and masks to one size, once, so that training does not."""
 

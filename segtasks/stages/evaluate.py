@@ -20,7 +20,7 @@ from segtasks.shards.snapshot import Snapshot, open_snapshot
 from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec
 from segtasks.stages._derive import Rows, propose_derived, read_unit
-from segtasks.stages._run import Stage, run
+from segtasks.stages._run import Proposal, Stage, run
 from segtasks.stages._shard import ShardWorker
 from segtasks.stages.config import EvaluateConfig
 from segtasks.stages.preprocess import require_rows
@@ -50,7 +50,7 @@ def evaluate(config: EvaluateConfig, engine: Engine, progress: Progress = silent
         raise InputError(f"{data.ref} has no classes, so there is no truth to compare with; needed: samples with masks")
     lookup_table(predictions.spec, config.class_map, data.spec)  # a class without counterpart is refused before any work
     store = open_store(config.output, config.storage)
-    config = config.model_copy(update={"metric": plugins.resolved("metrics", config.metric), "output": store.url})
+    config = config.model_copy(update={"metric": plugins.resolved("metrics", config.metric), "data": str(data.ref), "output": store.url})
     recipe = Recipe(
         stage="evaluate",
         version=VERSION,
@@ -64,8 +64,8 @@ def evaluate(config: EvaluateConfig, engine: Engine, progress: Progress = silent
         config=config,
         store=store,
         recipe=recipe,
-        propose=lambda own: propose_derived(predictions, recipe.id, own, whole=True),
-        make_worker=lambda plan: _Factory(config, plan, data.ref),
+        propose=lambda own: _propose(predictions, data, recipe, own),
+        make_worker=lambda plan: _Factory(config, plan, Ref.parse(plan.config["data"])),  # the snapshot that was planned with
         input=predictions.ref,
         summarise=lambda records: _summarise(config, data.spec, records),
     )
@@ -77,6 +77,20 @@ def evaluate(config: EvaluateConfig, engine: Engine, progress: Progress = silent
             f"the evaluation is at {result.url}"
         )
     return result
+
+
+def _propose(predictions: Snapshot, data: Snapshot, recipe: Recipe, own: Snapshot | None) -> Proposal:
+    """Refused before there is a plan where predictions lag behind the data: such a plan could not be finished."""
+    proposal = propose_derived(predictions, recipe.id, own, whole=True)
+    for unit in proposal.units:
+        parent = predictions.records[unit.parent_shard].parent_shard
+        if parent not in data.records:
+            raise ConfigError(
+                f"{data.ref} does not list {parent}, which {unit.parent_shard} of {predictions.ref} was made from: its images changed, or "
+                f"a compaction moved them. Needed: run segtasks infer again, which follows, or --data with the snapshot that it read "
+                f"({predictions.file.input})"
+            )
+    return proposal
 
 
 def _metric(config: EvaluateConfig, spec: DatasetSpec) -> Any:
@@ -134,10 +148,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
 
     def _truth(self, unit: Unit) -> dict[str, bytes | None]:
         parent = self._predictions.records[unit.parent_shard].parent_shard
-        record = self._data.records.get(parent)
-        if record is None:
-            raise ConfigError(f"{self._data.ref} does not list {parent}, which {unit.parent_shard} was made from; use a newer snapshot")
-        table = self._data.read(record, ["image_id", "mask"])
+        table = self._data.read(self._data.records[parent], ["image_id", "mask"])
         return {row["image_id"]: (row["mask"] or {}).get("bytes") for row in table.to_pylist()}
 
     def _rows(self, row: dict[str, Any]) -> list[dict[str, Any]]:
