@@ -96,6 +96,7 @@ CHECK = pa.schema(
     ]
 )
 SCHEMAS = {"samples/1": SAMPLES, "predictions/1": PREDICTIONS, "evaluation/1": EVALUATION, "check/1": CHECK}
+IMAGE_AXES = "YXC"  # of an image; a row of other axes is a whole volume
 BLOBS = ("image", "mask", "instances")
 
 

@@ -21,7 +21,7 @@ from segtasks.errors import DataFault, LabelError, MissingObject
 from segtasks.readers._base import Instance, RawSample, Reader, SourceItem
 from segtasks.shards.plan import LISTS, Plan, Unit
 from segtasks.shards.recipe import Recipe, read_recipe
-from segtasks.shards.schema import to_meta
+from segtasks.shards.schema import IMAGE_AXES, to_meta
 from segtasks.shards.tables import read_table
 from segtasks.shards.writer import ok
 from segtasks.spec import DatasetSpec
@@ -29,6 +29,7 @@ from segtasks.stages._ahead import map_ahead
 from segtasks.stages._delta import propose_delta
 from segtasks.stages._run import Stage, run
 from segtasks.stages._shard import ShardWorker
+from segtasks.stages._volumes import volume_columns
 from segtasks.stages.config import IngestConfig
 from segtasks.stages.progress import Progress, silent
 from segtasks.stages.result import StageResult
@@ -123,6 +124,8 @@ class _Worker(ShardWorker[SourceItem]):
             raise MissingObject(f"listed, but not there when read: {error}") from error
         if raw.empty:
             return None
+        if raw.axes != IMAGE_AXES:
+            return volume_columns(raw, item.image_id, self._spec)
         found: Decoded | Header = raw.referenced or decode_image(raw.image, self._spec.decode)
         facts = found.facts if isinstance(found, Decoded) else {}
         by_value = {"bytes": raw.image, "path": item.image_id}
@@ -130,7 +133,7 @@ class _Worker(ShardWorker[SourceItem]):
             "image": {"bytes": None, "path": self._source.url_of(item.path)} if raw.referenced else by_value,
             "media_type": found.media_type,
             "shape": [found.height, found.width, 3],
-            "axes": "YXC",
+            "axes": IMAGE_AXES,
             "spacing": list(raw.spacing) or None,
             "width": found.width,
             "height": found.height,

@@ -19,7 +19,9 @@ from segtasks.codecs.mask import decode_mask
 from segtasks.errors import DataFault, InputError
 from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.records import ShardRecord
+from segtasks.shards.schema import IMAGE_AXES
 from segtasks.shards.snapshot import Snapshot, open_snapshot
+from segtasks.stages._volumes import middle_slice
 from segtasks.storage import StorageOptions
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ def _of_split(snapshot: Snapshot, source: Snapshot, records: list[ShardRecord], 
     columns = [*IMAGE_COLUMNS, "mask"]
     for record in records:
         if source is snapshot:
-            for row in snapshot.read(record, [*columns, "split"]).to_pylist():
+            for row in snapshot.read(record, [*columns, "axes", "split"]).to_pylist():
                 yield from _picture(source, row, None, storage)
             continue
         images = source.read(source.records[record.parent_shard], columns).to_pylist()
@@ -78,6 +80,9 @@ def _picture(source: Snapshot, row: dict[str, Any], prediction: bytes | None, st
     policy = source.spec.decode
     truth = (row["mask"] or {}).get("bytes")
     try:
+        if row.get("axes", IMAGE_AXES) != IMAGE_AXES:
+            yield Picture(row["image_id"], row["split"], *middle_slice(row["image"]["bytes"], truth, source.spec), None)
+            return
         image = decode_image(image_bytes(row, storage), policy).pixels
     except DataFault as fault:
         log.warning("%s is not shown: %s", row["image_id"], fault)

@@ -13,6 +13,7 @@ import numpy as np
 
 from segtasks.codecs import rle
 from segtasks.codecs.image import decode_image
+from segtasks.codecs.volume import decode_volume
 from segtasks.config import validate
 from segtasks.errors import DataFault
 from segtasks.readers._base import RawSample, Reader, SourceItem
@@ -72,19 +73,16 @@ def check_sample(sample: RawSample, spec: DatasetSpec, image_id: str) -> None:
     if sample.empty:
         assert not sample.image, f"{image_id} is empty, and has an image"
         return
+    if sample.axes != "YXC":
+        _check_volume(sample, spec, image_id)
+        return
     try:
         found = sample.referenced or decode_image(sample.image, spec.decode)
     except DataFault as fault:
         raise AssertionError(f"{image_id}: the bytes are no image: {fault}") from fault
     assert sample.referenced is None or not sample.image, f"{image_id} is referenced, and brings bytes all the same"
     size = (found.height, found.width)
-    if sample.mask is not None:
-        assert spec.classes, f"{image_id} has a mask, but the spec has no classes"
-        assert sample.mask.dtype in (np.uint8, np.uint16), f"{image_id}: the mask is {sample.mask.dtype}; needed: uint8 or uint16"
-        assert sample.mask.shape == size, f"{image_id}: the mask is {sample.mask.shape} and the image as displayed is {size}"
-        allowed = {*range(spec.num_classes), spec.ignore_index}
-        unknown = set(np.unique(sample.mask).tolist()) - allowed
-        assert not unknown, f"{image_id}: the mask holds {sorted(unknown)[:5]}, which are neither classes nor the ignore value"
+    _check_mask(sample, size, spec, image_id)
     for instance in sample.instances or ():
         assert 0 <= instance.category_id < spec.num_classes, f"{image_id}: an instance has category {instance.category_id}"
         pixels = int(rle.decode(instance.counts, *size).sum())
@@ -92,6 +90,35 @@ def check_sample(sample: RawSample, spec: DatasetSpec, image_id: str) -> None:
         assert pixels > 0 or instance.area == 0, f"{image_id}: an instance of area {instance.area} covers no pixel"
         assert len(instance.bbox) == 4, f"{image_id}: a box is {instance.bbox}; needed: x, y, width, height"
         assert all(np.isfinite(side) for side in instance.bbox), f"{image_id}: a box is {instance.bbox}"
+    _check_meta(sample, image_id)
+
+
+def _check_volume(sample: RawSample, spec: DatasetSpec, image_id: str) -> None:
+    """A volume decodes in its axes; mask and spacing are of its Z, Y, X."""
+    assert sample.axes in ("ZYX", "CZYX"), f"{image_id}: axes are {sample.axes}; needed: YXC, ZYX or CZYX"
+    try:
+        array, spacing, _ = decode_volume(sample.image, spec.decode.max_pixels)
+    except DataFault as fault:
+        raise AssertionError(f"{image_id}: the bytes are no volume: {fault}") from fault
+    assert array.ndim == len(sample.axes), f"{image_id}: the volume has the shape {array.shape} and the axes {sample.axes}"
+    assert sample.spacing == spacing, f"{image_id}: spacing is {sample.spacing}, the volume's own {spacing}"
+    assert sample.instances is None, f"{image_id}: a volume has instances; needed: none, they are of images"
+    _check_mask(sample, array.shape[-3:], spec, image_id)
+    _check_meta(sample, image_id)
+
+
+def _check_mask(sample: RawSample, size: tuple[int, ...], spec: DatasetSpec, image_id: str) -> None:
+    if sample.mask is None:
+        return
+    assert spec.classes, f"{image_id} has a mask, but the spec has no classes"
+    assert sample.mask.dtype in (np.uint8, np.uint16), f"{image_id}: the mask is {sample.mask.dtype}; needed: uint8 or uint16"
+    assert sample.mask.shape == size, f"{image_id}: the mask is {sample.mask.shape} and the image as displayed is {size}"
+    allowed = {*range(spec.num_classes), spec.ignore_index}
+    unknown = set(np.unique(sample.mask).tolist()) - allowed
+    assert not unknown, f"{image_id}: the mask holds {sorted(unknown)[:5]}, which are neither classes nor the ignore value"
+
+
+def _check_meta(sample: RawSample, image_id: str) -> None:
     for key, value in sample.meta.items():
         assert isinstance(key, str), f"{image_id}: meta has the key {key!r}; needed: strings"
         assert isinstance(value, str), f"{image_id}: meta {key!r} is {value!r}; needed: a string"

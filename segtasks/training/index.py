@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segtasks.errors import InputError
 from segtasks.shards import ShardRecord, Snapshot
+from segtasks.shards.select import require_images
 
 _COLUMNS = ["image_id", "height", "width"]
 
@@ -63,16 +64,17 @@ class SplitIndex:
 def index_split(snapshot: Snapshot, split: str, *, where: Where | None = None, limit: int | None = None) -> SplitIndex:
     """The live, done rows of `split` that have the values of `where` (split, or keys of meta); the first `limit` of them.
 
-    Raises `ConfigError` for an unknown split and `InputError` where no row is left.
+    Raises `ConfigError` for an unknown split and `InputError` where no row is left, or one is a whole volume.
     """
     found: list[ShardRows] = []
     left = limit
     for record in snapshot.shards([split]):
-        table = snapshot.read(record, [*_COLUMNS, "split", "meta"] if where else _COLUMNS)
+        table = snapshot.read(record, [*_COLUMNS, "axes", *(["split", "meta"] if where else [])])
         places = np.arange(table.num_rows, dtype=np.int64)
         if where:
             places = places[[_matches(row, where) for row in table.select(["split", "meta"]).to_pylist()]]
         places = places[:left]
+        require_images(snapshot, table.take(pa.array(places)))
         chosen_rows = table.select(_COLUMNS).take(pa.array(places))
         sizes = np.stack([chosen_rows[name].to_numpy().astype(np.int32) for name in ("height", "width")], axis=1)
         found.append(ShardRows(record, places, chosen_rows["image_id"].combine_chunks(), sizes))
