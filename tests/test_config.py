@@ -12,10 +12,10 @@ from segtasks.config import Config, Plugin, affects_output, apply_overrides, loa
 from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError
-from segtasks.spec import DecodePolicy, Resize
+from segtasks.spec import Crop, DecodePolicy, Resize
 from segtasks.stages.config import (
-    CompactConfig,
     CheckConfig,
+    CompactConfig,
     EvaluateConfig,
     InferConfig,
     IngestConfig,
@@ -26,6 +26,7 @@ from segtasks.stages.config import (
 )
 from segtasks.training.config import TrainingConfig
 from segtasks.transforms.config import AugmentConfig
+from segtasks.transforms.tile import Tiling
 
 ENGINE = {"name": "local", "address": "auto", "workers": 3, "ship_code": False, "gpus_per_worker": 0.5}
 LIMITS = {"seconds": 3.0, "memory_bytes": 1 << 30}
@@ -68,7 +69,6 @@ TRAINING_EXECUTION = {
     "cache_bytes": 3,
 }
 SELECTION = {"limit": 3, "where": {"split": "val"}}
-
 CHECK_SETTINGS = {
     "max_findings": {"quarantined": 3},
     "background": ["sky"],
@@ -90,7 +90,13 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
     EngineConfig: ({}, {}, ENGINE),
     Limits: ({}, {}, LIMITS),
     DecodePolicy: ({}, {"max_pixels": 3, "sixteen_bit": "min_max", "formats": ["PNG"]}, {}),
-    Resize: ({"height": 1, "width": 1}, {"height": 2, "width": 2}, {}),
+    Resize: ({"height": 1, "width": 1}, {"height": 2, "width": 2, "policy": "letterbox", "fill": [0, 0, 0]}, {}),
+    Crop: ({"height": 1, "width": 1}, {"top": 2, "left": 2, "height": 2, "width": 2}, {}),
+    Tiling: (
+        {"height": 8, "width": 8},
+        {"height": 9, "width": 9, "overlap": 2, "edge": "pad", "keep_empty": 0.5, "background": ["sky"], "fill": [0, 0, 0]},
+        {},
+    ),
     AugmentConfig: ({}, TRAINING_OUTPUT["augment"], {}),
     TrainingConfig: ({}, TRAINING_OUTPUT, TRAINING_EXECUTION),
     IngestConfig: (
@@ -111,7 +117,13 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
     CompactConfig: ({"output": "b"}, {}, {**STAGE_EXECUTION, "target_bytes": 2048}),
     PreprocessConfig: (
         {"data": "a", "output": "b"},
-        {**SELECTION, "resize": {"height": 2, "width": 2}, "encoding": "jpeg"},
+        {
+            **SELECTION,
+            "crop": {"height": 2, "width": 2},
+            "resize": {"height": 2, "width": 2},
+            "tile": {"height": 2, "width": 2},
+            "encoding": "jpeg",
+        },
         {**STAGE_EXECUTION, "data": "a@2"},
     ),
     TrainConfig: (
@@ -156,7 +168,7 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
         {"output": "other", "engine": ENGINE, "storage": {"s3://a": {"anon": True}}},
     ),
 }
-ONE_VALUE_ONLY = {(InferConfig, "backend"), (Resize, "policy")}  # in the recipe, for the values to come
+ALONE = {(InferConfig, "backend"), (Resize, "size")}  # in the recipe; the first for values to come, the other goes with no height and width
 MODELS = [pytest.param(model, id=model.__name__) for model in TABLE]
 
 
@@ -173,7 +185,7 @@ def fields(side: str) -> list[Any]:
 def test_the_table_names_every_field_on_its_side(model: type[Config]) -> None:
     _, output, execution = TABLE[model]
     output_fields = {name for name in model.model_fields if affects_output(model, name)}
-    alone = {name for owner, name in ONE_VALUE_ONLY if owner is model}
+    alone = {name for owner, name in ALONE if owner is model}
     assert output_fields == set(output) | alone
     assert set(model.model_fields) - output_fields == set(execution)
 

@@ -127,7 +127,7 @@ def describe_checkpoint(url: str, storage: StorageOptions) -> Outcome:
     facts = {
         "model": json.dumps(info.model.model_dump(mode="json")),
         "classes": classes,
-        "trained at": f"{resize.height}x{resize.width} (height x width)" if resize else "the images' own size",
+        "trained at": str(resize) if resize else "the images' own size",
         "epoch, step": f"{commit.epoch}, {commit.step}{'' if commit.final else ' (not finished)'}",
         "digest": info.digest,
         **{key: value for key, value in info.training.items() if isinstance(value, (str, int, float)) and key not in ("epoch", "step")},

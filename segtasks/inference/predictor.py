@@ -1,4 +1,4 @@
-"""Masks from images with a loaded model: resize, normalise, forward, upsample, largest class.
+"""Masks from images with a loaded model: crop and resize as in its training, normalise, forward, upsample, largest class.
 
 An image's mask does not depend on the images it shares a batch with, up to the rounding of the CPU's convolution kernels, which
 may differ with the batch's size (at least 99.99% equal pixels; the test says how many).
@@ -17,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segtasks.errors import ConfigError
+from segtasks.errors import ConfigError, InputError, ShapeError
 from segtasks.inference.fold import fold_batch_norm
 from segtasks.inference.upsample import largest_class
-from segtasks.spec import ClassSpec
+from segtasks.spec import MEAN_COLOR, ClassSpec, Crop, DatasetSpec, Resize
 from segtasks.training.classes import index_table, mapped_classes
 from segtasks.training.loaded import LoadedModel
+from segtasks.transforms.fit import Fit, fit_image, plan_fit
 from segtasks.transforms.normalise import Normalise
-from segtasks.transforms.resize import resize_image
+from segtasks.transforms.pad import pad_mask
 
 Image = NDArray[np.uint8]
 Precision = Literal["float32", "bfloat16"]
@@ -32,20 +33,42 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image at the model's size, and the height and width its mask will have."""
+    """An image as the model takes it; where `region` of the image's mask comes from in it; and the mask's height and width."""
 
     pixels: Image
+    fit: Fit
+    region: Crop
     height: int
     width: int
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`mask`: class indices HxW of the image's own size, uint8 (uint16 above 256 classes); `class_pixels`: how many of each."""
+    """`mask`: class indices HxW of the image's own size, uint8 (uint16 above 256 classes); `class_pixels`: how many of each.
+
+    Of a model that was trained on a region of its images, the mask holds the ignore value outside of that.
+    """
 
     mask: NDArray[np.uint8] | NDArray[np.uint16]
     class_pixels: NDArray[np.int64]
     mean_confidence: float  # largest softmax probability, averaged over the model's own grid (before upsampling)
+
+
+def steps_left(model: DatasetSpec, data: DatasetSpec) -> tuple[Crop | None, Resize | None]:
+    """What is still to be done to images so that they are as the model's training images were; tiles of such images are.
+
+    `InputError` where the region that the model was trained on cannot be found in them any more.
+    """
+    if data.crop != model.crop and (data.crop is not None or data.resize is not None):
+        raise InputError(
+            f"the model was trained on {_region(model)}; the data are {_region(data)}{', resized' if data.resize else ''}; needed: the "
+            "data as ingested, or preprocessed as those that the model was trained on"
+        )
+    return (None if data.crop else model.crop), (None if data.resize == model.resize else model.resize)
+
+
+def _region(spec: DatasetSpec) -> str:
+    return f"the region {spec.crop} of images" if spec.crop else "whole images"
 
 
 class Predictor:
@@ -60,8 +83,12 @@ class Predictor:
         threads: int | None = None,
         device: str = "cpu",
         class_map: Mapping[str, str] | None = None,
+        data: DatasetSpec | None = None,
     ) -> None:
-        """`class_map` renames or merges the model's classes; `threads` sets torch's threads for the whole process."""
+        """`class_map` renames or merges the model's classes; `threads` sets torch's threads for the whole process.
+
+        `data` is the spec of the images: what preprocess did to them already is not done again.
+        """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; needed: at least 1")
         if threads is not None:
@@ -70,11 +97,13 @@ class Predictor:
         self.batch_size = batch_size
         self.classes: tuple[ClassSpec, ...] = mapped_classes(info.spec.classes, class_map or {})
         self._mapping = index_table(info.spec.classes, class_map or {}, self.classes)
-        self._mask_type: Any = np.uint8 if len(self.classes) <= 256 else np.uint16
-        self._resize = info.spec.resize
+        self._crop, self._resize = steps_left(info.spec, data) if data else (info.spec.crop, info.spec.resize)
+        self._ignore_index = info.spec.ignore_index
+        largest = max(len(self.classes) - 1, self._ignore_index if self._crop else 0)
+        self._mask_type: Any = np.uint8 if largest <= 255 else np.uint16
         self._normalise = Normalise(info.mean, info.std, device)
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        size = (self._resize.height, self._resize.width) if self._resize else (64, 64)
+        size = (info.spec.resize.fixed if info.spec.resize else None) or (64, 64)
         generator = torch.Generator().manual_seed(0)
         example_NHWC = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8, generator=generator)
         model = loaded.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,11 +113,17 @@ class Predictor:
         self._model = folded.to(dtype=self._dtype, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def prepare(self, image: Image) -> Prepared:
-        """Resize uint8 HxWx3 to the model's size. Safe in other threads; `predict_prepared` does the rest."""
+        """Bring uint8 HxWx3 to the model's size. Safe in other threads; `predict_prepared` does the rest.
+
+        `ShapeError` where the region that the model was trained on reaches over the image's edge.
+        """
         height, width = image.shape[:2]
-        if self._resize is not None:
-            image = resize_image(image, self._resize.height, self._resize.width)
-        return Prepared(image, height, width)
+        region = self._crop or Crop(height=height, width=width)
+        if region.top + region.height > height or region.left + region.width > width:
+            raise ShapeError(f"the image is {height}x{width}; the model was trained on the region {region}, which reaches over the edge")
+        fit = plan_fit(region.height, region.width, self._resize)
+        fill = self._resize.fill if self._resize else MEAN_COLOR
+        return Prepared(fit_image(image[region.inside], fit, fill), fit, region, height, width)
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """One prediction an image, in order. `images` are uint8 RGB HxWx3 of any sizes."""
@@ -113,9 +148,12 @@ class Predictor:
         return [self._finish(logits, image) for logits, image in zip(logits_NCHW, images, strict=True)]
 
     def _finish(self, logits_CHW: Tensor, image: Prepared) -> Prediction:
+        logits_CHW = logits_CHW[:, *image.fit.inside]  # without the padding
         largest = logits_CHW.amax(dim=0)
         confidence = torch.exp(largest - torch.logsumexp(logits_CHW, dim=0)).mean()
-        labels = largest_class(logits_CHW, image.height, image.width).cpu().numpy()
+        labels = largest_class(logits_CHW, image.region.height, image.region.width).cpu().numpy()
         mask = self._mapping.astype(self._mask_type)[labels]
         class_pixels = np.bincount(mask.reshape(-1), minlength=len(self.classes)).astype(np.int64)
+        if mask.shape != (image.height, image.width):
+            mask = pad_mask(mask, (image.height, image.width), (image.region.top, image.region.left), self._ignore_index)
         return Prediction(mask, class_pixels, float(confidence))

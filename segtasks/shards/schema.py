@@ -41,6 +41,7 @@ SAMPLES = pa.schema(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("mask", PICTURE),
+        pa.field("class_pixels", pa.list_(pa.int64())),
         pa.field("instances", pa.list_(pa.struct(_INSTANCE))),
         pa.field("source_uri", pa.string()),
         pa.field("source_version", pa.string()),
@@ -48,6 +49,7 @@ SAMPLES = pa.schema(
         *_STATUS,
     ]
 )
+TILES = SAMPLES.insert(1, pa.field("parent_id", pa.string(), nullable=False))
 PREDICTIONS = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -95,7 +97,8 @@ CHECK = pa.schema(
         *_STATUS,
     ]
 )
-SCHEMAS = {"samples/1": SAMPLES, "predictions/1": PREDICTIONS, "evaluation/1": EVALUATION, "check/1": CHECK}
+SAMPLE_ROWS = ("samples/1", "tiles/1")  # tiles are samples that name the image they are of
+SCHEMAS = {"samples/1": SAMPLES, "tiles/1": TILES, "predictions/1": PREDICTIONS, "evaluation/1": EVALUATION, "check/1": CHECK}
 IMAGE_AXES = "YXC"  # of an image; a row of other axes is a whole volume
 BLOBS = ("image", "mask", "instances")
 

@@ -15,9 +15,10 @@ from segtasks.config import Config, Plugin, execution
 from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
 from segtasks.refs import Ref
-from segtasks.spec import DecodePolicy, Resize
+from segtasks.spec import Crop, DecodePolicy, Resize
 from segtasks.storage._options import refuse_secrets
 from segtasks.training.config import TrainingConfig
+from segtasks.transforms.tile import Tiling
 
 Where = dict[str, str | list[str]]
 
@@ -97,11 +98,15 @@ class CompactConfig(StageConfig):
 
 
 class PreprocessConfig(StageConfig, Selection):
-    """Bring images and masks to one size, once, so that training does not."""
+    """Bring images, masks and objects to one size, once, so that training does not: crop, then resize, then tile."""
 
     data: str = execution(..., min_length=1, description="shard set of samples, optionally @snapshot")
+    crop: Crop | None = Field(default=None, description="region that is kept of every image; none: all of it")
     resize: Resize | None = Field(default=None, description="size to bring images (antialiased) and masks (nearest) to; none: as they are")
-    encoding: Literal["png", "jpeg"] = Field(default="png", description="how the resized images are stored; png is lossless")
+    tile: Tiling | None = Field(default=None, description="cut each image into tiles of one size, a row each; none: one row an image")
+    encoding: Literal["png", "jpeg"] = Field(
+        default="png", description="how images whose pixels change are stored: png (lossless), jpeg (quality 95); others keep their bytes"
+    )
 
 
 class TrainConfig(StageConfig, TrainingConfig, Selection):

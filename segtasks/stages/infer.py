@@ -15,7 +15,7 @@ from segtasks.config import output_part
 from segtasks.engines import Engine, available_cpus, device_for
 from segtasks.errors import ConfigError, DataFault
 from segtasks.inference.pipeline import predict_rows
-from segtasks.inference.predictor import Prediction, Predictor
+from segtasks.inference.predictor import Prediction, Predictor, steps_left
 from segtasks.shards.digest import content_id
 from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.plan import Plan, Unit
@@ -45,12 +45,13 @@ def infer(config: InferConfig, engine: Engine, progress: Progress = silent) -> S
     require_rows(parent, "samples/1")
     checkpoint = find_checkpoint(config.checkpoint, config.storage)
     info = checkpoint.info()
+    steps_left(info.spec, parent.spec)  # what does not fit is refused before any work
     store = open_store(config.output, config.storage)
     config = config.model_copy(
         update={"checkpoint": checkpoint.url, "precision": _precision(config), "data": str(parent.ref), "output": store.url}
     )
     spec = info.spec.model_copy(
-        update={"name": parent.spec.name, "classes": mapped_classes(info.spec.classes, config.class_map), "resize": None}
+        update={"name": parent.spec.name, "classes": mapped_classes(info.spec.classes, config.class_map), "crop": None, "resize": None}
     )
     recipe = Recipe(
         stage="infer",
@@ -123,6 +124,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
             threads=threads,
             device=device_for(0),
             class_map=config.class_map,
+            data=self._parent.spec,
         )
 
     def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:

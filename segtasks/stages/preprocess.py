@@ -1,4 +1,4 @@
-"""Preprocess: bring images and masks to one size, once, so that training does not decode and shrink large images every epoch."""
+"""Preprocess: bring images, masks and objects to one size, once, so that training does not decode and shrink large images every epoch."""
 
 from __future__ import annotations
 
@@ -6,79 +6,116 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segtasks.codecs.image import decode_image, encode_jpeg, encode_png
-from segtasks.codecs.mask import decode_mask, encode_mask
 from segtasks.config import output_part
 from segtasks.engines import Engine
-from segtasks.errors import DataFault, InputError
+from segtasks.errors import ConfigError, DataFault, InputError, ShapeError
 from segtasks.shards.pixels import image_bytes
 from segtasks.shards.plan import Plan, Unit
 from segtasks.shards.recipe import Recipe
+from segtasks.shards.schema import SAMPLE_ROWS
+from segtasks.shards.select import Chosen
 from segtasks.shards.snapshot import Snapshot, open_snapshot
+from segtasks.shards.tables import read_parquet
 from segtasks.shards.writer import ok
-from segtasks.spec import DatasetSpec, Resize
+from segtasks.spec import Crop
 from segtasks.stages._ahead import map_ahead
-from segtasks.stages._derive import Rows, propose_derived, read_unit
+from segtasks.stages._derive import Rows, only, propose_derived, read_unit
+from segtasks.stages._prepare import Preparer, most_image_bytes, plan_image
 from segtasks.stages._run import Stage, run
 from segtasks.stages._shard import ShardWorker
 from segtasks.stages.config import PreprocessConfig
 from segtasks.stages.progress import Progress, silent
 from segtasks.stages.result import StageResult
 from segtasks.storage import open_store
-from segtasks.transforms.resize import resize_image, resize_mask
 
-VERSION = 1
+VERSION = 2  # raised when the rows change for the same configuration
 threads = 2
+most_shard_bytes = most_image_bytes  # of pixels that are encoded anew: with truth and untouched rows an object of 256 MiB has to hold them
 
 
 def preprocess(config: PreprocessConfig, engine: Engine, progress: Progress = silent) -> StageResult:
-    """Resize every done image of `config.data`; instances are dropped, since only dense training reads resized images."""
+    """Crop, resize and tile every done image of `config.data` with its mask and its objects."""
     parent = open_snapshot(config.data, config.storage)
     require_rows(parent, "samples/1")
     store = open_store(config.output, config.storage)
-    spec = parent.spec.model_copy(update={"resize": config.resize or parent.spec.resize})
+    spec = parent.spec.model_copy(update={"crop": _crop(config, parent), "resize": config.resize or parent.spec.resize})
+    rows = "tiles/1" if config.tile else "samples/1"
     recipe = Recipe(
-        stage="preprocess",
-        version=VERSION,
-        rows="samples/1",
-        config=output_part(config),
-        inputs={"data": parent.file.recipe},
-        spec=spec,
+        stage="preprocess", version=VERSION, rows=rows, config=output_part(config), inputs={"data": parent.file.recipe}, spec=spec
     )
     stage = Stage(
         name="preprocess",
         config=config,
         store=store,
         recipe=recipe,
-        propose=lambda own: propose_derived(parent, recipe.id, own, where=config.where, limit=config.limit),
-        make_worker=lambda plan: _Factory(config, plan, spec),
+        propose=lambda own: propose_derived(
+            parent, recipe.id, own, where=config.where, limit=config.limit, cut=lambda chosen: _cut(parent, chosen, config)
+        ),
+        make_worker=lambda plan: _Factory(config, plan, rows),
         input=parent.ref,
     )
     return run(stage, engine, progress)
 
 
 def require_rows(snapshot: Snapshot, schema: str) -> None:
-    """`InputError` where a shard set holds another kind of rows than the stage reads."""
-    if snapshot.file.rows != schema:
+    """`InputError` where a shard set holds another kind of rows than the stage reads. Tiles are samples, too."""
+    if snapshot.file.rows not in (SAMPLE_ROWS if schema == "samples/1" else (schema,)):
         raise InputError(f"{snapshot.ref} holds {snapshot.file.rows} (made by {snapshot.recipe.stage}); needed: {schema}")
+
+
+def _crop(config: PreprocessConfig, parent: Snapshot) -> Crop | None:
+    """The region of the source's images, which is what a model has to be shown of them."""
+    before = parent.spec.crop
+    if config.crop is None or before is None:
+        if config.crop is not None and parent.spec.resize is not None:
+            raise ConfigError(f"{parent.ref} is resized already; needed: a crop of the data as ingested, in one preprocess with its resize")
+        return config.crop or before
+    return config.crop.model_copy(update={"top": before.top + config.crop.top, "left": before.left + config.crop.left})
+
+
+def _cut(parent: Snapshot, chosen: Chosen, config: PreprocessConfig) -> Iterator[Chosen]:
+    """One unit a parent shard, or several where its tiles, or PNGs of what were JPEGs, would not fit into a shard."""
+    with parent.store.open(chosen.record.path) as file:
+        sizes = read_parquet(file, columns=["height", "width"])
+    heights, widths = (sizes[name].to_numpy()[list(chosen.positions)].tolist() for name in ("height", "width"))
+    part: list[str] = []
+    size = 0
+    for image_id, height, width in zip(chosen.ids, heights, widths, strict=True):
+        more = _bytes(height, width, config)
+        if part and size + more > most_shard_bytes:
+            yield only(chosen, set(part))
+            part, size = [], 0
+        part.append(image_id)
+        size += more
+    yield chosen if len(part) == len(chosen.ids) else only(chosen, set(part))
+
+
+def _bytes(height: int, width: int, config: PreprocessConfig) -> int:
+    """What is encoded anew of an image takes no more than its pixels do."""
+    try:
+        return 3 * plan_image(height, width, config).pixels
+    except ShapeError:  # it will be refused
+        return 0
 
 
 @dataclass(frozen=True)
 class _Factory:
     config: PreprocessConfig
     plan: Plan
-    spec: DatasetSpec
+    rows: str
 
     def __call__(self) -> _Worker:
-        return _Worker(self.config, self.plan, self.spec)
+        return _Worker(self.config, self.plan, self.rows)
 
 
 class _Worker(ShardWorker[dict[str, Any]]):
-    def __init__(self, config: PreprocessConfig, plan: Plan, spec: DatasetSpec) -> None:
-        super().__init__("samples/1", open_store(config.output, config.storage), plan, config.limits)
+    def __init__(self, config: PreprocessConfig, plan: Plan, rows: str) -> None:
+        super().__init__(rows, open_store(config.output, config.storage), plan, config.limits)
         assert plan.input is not None
         self._parent = open_snapshot(plan.input, config.storage)
-        self._config, self._spec = config, spec
+        self._storage = config.storage
+        self._preparer = Preparer(config, self._parent.spec)
+        self._tiles = rows == "tiles/1"
 
     def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
         return Rows(read_unit(self._parent, unit, _COLUMNS))
@@ -87,34 +124,16 @@ class _Worker(ShardWorker[dict[str, Any]]):
         return map_ahead(self._rows, inputs, threads=threads, ahead=2 * threads)
 
     def origin(self, one: dict[str, Any]) -> dict[str, Any]:
-        return {name: one[name] for name in _KEPT}
+        parent = {"parent_id": one["image_id"]} if self._tiles else {}
+        return {**{name: one[name] for name in _KEPT}, **parent}
 
     def _rows(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         try:
-            data = image_bytes(row, self._config.storage)  # rows by reference become rows by value
-            if self._config.resize is None:
-                return [ok({**row, "image": {"bytes": data, "path": row["image_id"]}})]
-            return [ok({**row, **self._resized(row, data, self._config.resize)})]
+            data = image_bytes(row, self._storage)  # rows by reference become rows by value
+            return [ok(made) for made in self._preparer.rows(row, data)]
         except DataFault as fault:
             return [self.refuse(row, fault)]
 
-    def _resized(self, row: dict[str, Any], data: bytes, size: Resize) -> dict[str, Any]:
-        pixels = resize_image(decode_image(data, self._parent.spec.decode).pixels, size.height, size.width)
-        lossless = self._config.encoding == "png"
-        resized: dict[str, Any] = {
-            "image": {"bytes": encode_png(pixels) if lossless else encode_jpeg(pixels), "path": row["image_id"]},
-            "media_type": "image/png" if lossless else "image/jpeg",
-            "shape": [size.height, size.width, 3],
-            "height": size.height,
-            "width": size.width,
-            "instances": None,
-        }
-        if row["mask"] is not None and row["mask"]["bytes"] is not None:
-            mask = decode_mask(row["mask"]["bytes"], self._spec.decode.max_pixels)
-            mask = resize_mask(mask, size.height, size.width)
-            resized["mask"] = {"bytes": encode_mask(mask, self._spec.palette), "path": row["mask"]["path"]}
-        return resized
-
 
 _KEPT = ["image_id", "group_id", "split", "source_uri", "source_version"]
-_COLUMNS = [*_KEPT, "image", "media_type", "shape", "axes", "spacing", "width", "height", "mask", "instances", "meta"]
+_COLUMNS = [*_KEPT, "image", "media_type", "shape", "axes", "spacing", "width", "height", "mask", "class_pixels", "instances", "meta"]

@@ -129,7 +129,7 @@ def _training(checkpoint: str, storage: StorageOptions) -> tuple[tuple[Epoch, ..
     facts = [
         Fact("Architecture", f"{info.model.name} {json.dumps(info.model.options, sort_keys=True)}"),
         Fact("Trained on", trained_on, code=True),
-        Fact("Input size", f"{size.width} x {size.height} (width x height)" if size else "as the image"),
+        Fact("Input size", str(size) if size else "as the image"),
         Fact("Training", f"{found.commit.epoch} epochs, {found.commit.step} steps, {float(info.training.get('seconds', 0)):.0f} s"),
     ]
     return history, facts

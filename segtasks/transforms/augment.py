@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtasks.transforms.config import AugmentConfig
+from segtasks.transforms.pad import pad_image, pad_mask
 from segtasks.transforms.resize import resize_image, resize_mask
 from segtasks.transforms.seeding import generator
 
@@ -42,7 +43,9 @@ def augment(
     factors = 1 + rng.uniform(-strengths, strengths)
     if strengths.any():
         image = jitter_color(image, *factors.tolist())  # before the padding, which keeps its colour
-    image, mask = _pad(image, mask, (rows.offset, columns.offset), (height, width), fill, ignore_index)
+    offset = rows.offset, columns.offset
+    image = pad_image(image, (height, width), offset, fill)
+    mask = pad_mask(mask, (height, width), offset, ignore_index)
     if flipped:
         image, mask = image[:, ::-1], mask[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
@@ -65,20 +68,6 @@ def _cut(source: int, target: int, zoom: float, rng: np.random.Generator) -> _Cu
     taken = min(source, max(1, round(target * source / zoomed)))
     start = int(place * (source - taken + 1))
     return _Cut(start, start + taken, 0, target)
-
-
-def _pad(
-    image: Image, mask: Mask, offset: tuple[int, int], size: tuple[int, int], fill: tuple[int, int, int], ignore_index: int
-) -> tuple[Image, Mask]:
-    if image.shape[:2] == size:
-        return image, mask
-    canvas = np.empty((*size, 3), np.uint8)
-    canvas[:] = fill
-    # an ignore value above 255 does not fit an 8-bit mask that happens to hold no ignored pixel
-    canvas_mask = np.full(size, ignore_index, mask.dtype if ignore_index <= np.iinfo(mask.dtype).max else np.uint16)
-    place = np.s_[offset[0] : offset[0] + image.shape[0], offset[1] : offset[1] + image.shape[1]]
-    canvas[place], canvas_mask[place] = image, mask
-    return canvas, canvas_mask
 
 
 def jitter_color(image: Image, brightness: float, contrast: float, saturation: float) -> Image:

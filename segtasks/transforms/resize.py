@@ -37,12 +37,12 @@ def resize_mask(mask: NDArray[M], height: int, width: int) -> NDArray[M]:
         raise ShapeError(f"mask has shape {mask.shape}; needed: height x width")
     if mask.shape == (height, width):
         return mask
-    rows, columns = _nearest(mask.shape[0], height), _nearest(mask.shape[1], width)
+    rows, columns = nearest(mask.shape[0], height), nearest(mask.shape[1], width)
     return mask.take(rows, axis=0).take(columns, axis=1)
 
 
-def _nearest(source: int, target: int) -> NDArray[np.intp]:
-    """For each target pixel the source pixel that its centre falls in."""
+def nearest(source: int, target: int) -> NDArray[np.intp]:
+    """For each of `target` pixels along an axis the one of `source` pixels that its centre falls in."""
     return ((2 * np.arange(target, dtype=np.int64) + 1) * source // (2 * target)).astype(np.intp)
 
 

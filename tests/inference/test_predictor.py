@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from segtasks.config import Plugin
-from segtasks.errors import ConfigError
+from segtasks.errors import ConfigError, ShapeError
 from segtasks.inference.predictor import Predictor
-from segtasks.spec import ClassSpec, DatasetSpec, Resize
+from segtasks.spec import ClassSpec, Crop, DatasetSpec, Resize
 from segtasks.training.checkpoint import ModelInfo
 from segtasks.training.loaded import LoadedModel, build_model
 from segtasks.transforms.resize import resize_image
@@ -60,6 +60,78 @@ def test_a_prediction_is_what_the_plain_computation_gives_at_the_images_own_size
         assert found.mean_confidence == pytest.approx(confidence, abs=1e-5)
         np.testing.assert_array_equal(found.class_pixels, np.bincount(found.mask.reshape(-1), minlength=4))
         assert (found.class_pixels > 0).sum() > 1
+
+
+class Colours(torch.nn.Module):
+    """The nearest class colour of each pixel: logits are what a perfect model's would be."""
+
+    def forward(self, images_NCHW):
+        shown_NCHW = images_NCHW * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+        colors_K3 = torch.tensor([item.color for item in COLOURED]) / 255
+        return -10 * (shown_NCHW[:, None] - colors_K3[None, :, :, None, None]).square().sum(dim=2)
+
+
+COLOURED = (ClassSpec(name="a", color=(250, 0, 0)), ClassSpec(name="b", color=(0, 250, 0)), ClassSpec(name="c", color=(0, 0, 250)))
+POLICIES = [
+    {"height": 30, "width": 90},
+    {"policy": "letterbox", "height": 64, "width": 64},
+    {"policy": "letterbox", "height": 31, "width": 90},
+    {"policy": "longest", "size": 57},
+    {"policy": "shortest", "size": 120},
+]
+
+
+def coloured(height, width):
+    """Blocks of the classes' colours with their mask."""
+    rows, columns = np.mgrid[:height, :width]
+    mask = ((rows // 20) + 2 * (columns // 20)) % 3
+    return np.array([item.color for item in COLOURED], np.uint8)[mask], mask
+
+
+def colours(resize=None, crop=None):
+    spec = DatasetSpec(name="m", classes=COLOURED, resize=resize, crop=crop)
+    return LoadedModel(Colours(), ModelInfo(model=UNET, spec=spec, mean=MEAN, std=STD, weights=(), digest="", training={}), "memory://m")
+
+
+@pytest.mark.parametrize("size", [(60, 80), (80, 60), (100, 41)])
+@pytest.mark.parametrize("resize", POLICIES)
+def test_a_perfect_models_masks_lie_on_the_original_image_under_every_policy(resize, size):
+    image, mask = coloured(*size)
+    found = Predictor(colours(Resize(**resize))).predict([image])[0]
+    assert found.mask.shape == size
+    inner = np.ones(size, bool)  # without two pixels around the edges between blocks, which shrinking blurs
+    for axis in (0, 1):
+        edges = np.flatnonzero(np.diff(np.arange(size[axis]) // 20))
+        for shift in range(-2, 4):
+            inner[(slice(None),) * axis + (np.clip(edges + shift, 0, size[axis] - 1),)] = False
+    assert inner.mean() > 0.4
+    np.testing.assert_array_equal(found.mask[inner], mask[inner])
+    assert found.class_pixels.sum() == found.mask.size
+
+
+def test_a_model_of_a_region_predicts_there_and_ignores_the_rest():
+    image, mask = coloured(60, 80)
+    crop = Crop(top=15, left=7, height=40, width=60)
+    for resize in (None, Resize(policy="letterbox", height=80, width=80)):
+        found = Predictor(colours(resize, crop)).predict([image])[0]
+        assert (found.mask[crop.inside] == mask[crop.inside]).mean() > 0.95
+        assert found.class_pixels.sum() == 40 * 60
+        outside = found.mask.copy()
+        outside[crop.inside] = 255
+        assert (outside == 255).all()
+    cropped = DatasetSpec(name="d", classes=COLOURED, crop=crop)
+    found = Predictor(colours(None, crop), data=cropped).predict([image[crop.inside]])[0]
+    np.testing.assert_array_equal(found.mask, mask[crop.inside])
+    with pytest.raises(ShapeError, match="image is 50x80; the model was trained on the region 40x60 at row 15, column 7, which reaches"):
+        Predictor(colours(None, crop)).prepare(image[:50])
+
+
+def test_what_was_done_to_the_data_is_not_done_again():
+    resize = Resize(height=60, width=80)
+    data = DatasetSpec(name="d", classes=COLOURED, resize=resize)
+    tile = coloured(60, 80)[0][:32, :32]
+    assert Predictor(colours(resize), data=data).prepare(tile).pixels.shape == (32, 32, 3)
+    assert Predictor(colours(resize)).prepare(tile).pixels.shape == (60, 80, 3)
 
 
 def test_the_batch_changes_no_more_than_one_pixel_in_ten_thousand():
