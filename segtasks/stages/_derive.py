@@ -25,13 +25,14 @@ def propose_derived(
     where: Where | None = None,
     limit: int | None = None,
     whole: bool = False,
+    volumes: bool = False,
     cut: Callable[[Chosen], Iterable[Chosen]] = lambda chosen: [chosen],
 ) -> Proposal:
     """What is missing of each parent shard becomes a unit; rows whose parent row is gone are dropped.
 
     Where the parent's rows only moved to other shards (compaction), ours are copied and not computed again. `whole`: a derived shard
-    whose parent changed is dropped and made again as one (its summary could not be mended by rows). `cut` makes several units of one
-    where a shard could not hold what becomes of it.
+    whose parent changed is dropped and made again as one (its summary could not be mended by rows). `volumes`: rows that are whole volumes
+    are taken, too. `cut` makes several units of one where a shard could not hold what becomes of it.
     """
     mine: dict[str, list[ShardRecord]] = {}
     for record in own.shards() if own else []:
@@ -40,7 +41,7 @@ def propose_derived(
     units: list[Unit] = []
     deletions: dict[str, list[int]] = {}
     moved: list[tuple[Unit, Chosen]] = []
-    for chosen in select(parent, where, limit):
+    for chosen in select(parent, where, limit, volumes=volumes):
         unit = derived_unit(chosen, recipe_id, taken)
         existing = mine.pop(chosen.record.path, [])
         if not any(record.deleted_rows for record in existing) and _inputs_of(existing) == (unit.ids, unit.inputs):

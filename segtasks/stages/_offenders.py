@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from segtasks.checks.result import CheckReport
-from segtasks.codecs.image import decode_image
 from segtasks.errors import DataFault
 from segtasks.reporting.check import Thumbnail, thumbnail
-from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
+from segtasks.shards.pixels import IMAGE_COLUMNS
 from segtasks.shards.snapshot import Snapshot
-from segtasks.spec import DatasetSpec
 from segtasks.stages._checked import CheckedRows
-from segtasks.stages._measure import mask_of, paint_rows
+from segtasks.stages._measure import open_row
 from segtasks.stages.config import CheckConfig
 
 others_shown = 1
@@ -35,18 +32,11 @@ def offenders(report: CheckReport, rows: CheckedRows, parent: Snapshot, config: 
     for path, ids in by_shard.items():
         record = parent.records[path]
         names = parent.read(record, ["image_id"])["image_id"]
-        table = parent.read(record, [*IMAGE_COLUMNS, "mask", "instances"]).filter(pc.is_in(names, pa.array(sorted(ids))))
+        table = parent.read(record, [*IMAGE_COLUMNS, "axes", "mask", "instances"]).filter(pc.is_in(names, pa.array(sorted(ids))))
         for row in table.to_pylist():
             try:
-                found[row["image_id"]] = _thumbnail(row, parent.spec, config)
+                opened = open_row(row, parent.spec, config.storage)
             except DataFault:
                 continue  # it is told among the refused
+            found[row["image_id"]] = thumbnail(opened.pixels, opened.shown, parent.spec)
     return found
-
-
-def _thumbnail(row: dict[str, Any], spec: DatasetSpec, config: CheckConfig) -> Thumbnail:
-    pixels = decode_image(image_bytes(row, config.storage), spec.decode).pixels
-    mask = mask_of(row, spec)
-    if mask is None and row["instances"] is not None:
-        mask = paint_rows(row["instances"], pixels.shape[0], pixels.shape[1], spec)
-    return thumbnail(pixels, mask, spec)

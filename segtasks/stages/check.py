@@ -90,7 +90,7 @@ def _ingest_config(config: CheckConfig, store: Store) -> IngestConfig:
 def _propose(parent: Snapshot, recipe_id: str, own: Snapshot | None, config: CheckConfig) -> Proposal:
     if not parent.counts.done:
         return Proposal([])  # all are refused, which is what there is to tell
-    return propose_derived(parent, recipe_id, own, where=config.where, limit=config.limit)
+    return propose_derived(parent, recipe_id, own, where=config.where, limit=config.limit, volumes=True)
 
 
 def _conclude(config: CheckConfig, store: Store, own: Snapshot, parent: Snapshot, result: StageResult) -> StageResult:
@@ -138,7 +138,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
         self._spec, self._storage = self._parent.spec, config.storage
 
     def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
-        return Rows(read_unit(self._parent, unit, [*_KEPT, *IMAGE_COLUMNS, "mask", "instances", "meta"]))
+        return Rows(read_unit(self._parent, unit, [*_KEPT, *IMAGE_COLUMNS, "axes", "mask", "instances", "meta"]))
 
     def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         return map_ahead(self._rows, inputs, threads=threads, ahead=2 * threads)

@@ -184,6 +184,16 @@ def test_a_preprocessed_set_can_be_checked_and_only_one_split_of_it(sound: Path,
     assert [(size.name, size.images) for size in sizes] == [("32x24", 15)]
 
 
+def test_tiles_can_be_checked_too(sound: Path, tmp_path: Path) -> None:
+    run_ingest(sound, tmp_path / "data")
+    run_preprocess(tmp_path / "data", tmp_path / "tiles", tile={"height": 24, "width": 32})
+    result = run_check(tmp_path / "tiles", where={"split": "val"})
+    report = CheckReport.model_validate(result.details["check"])
+    masks = np.array([np.array(Image.open(path)) for path in sorted((sound / "masks/val").iterdir())])
+    assert result.counts["rows"] == 4 * len(masks)
+    assert [item.pixels["val"] for item in report.classes] == [int((masks == index).sum()) for index in range(4)]
+
+
 def test_the_totals_are_numpys(sound: Path, tmp_path: Path) -> None:
     report = CheckReport.model_validate(run_check(sound, format="folder", output=str(tmp_path / "out")).details["check"])
     masks = np.array([np.array(Image.open(path)) for path in sorted((sound / "masks/val").iterdir())])
@@ -227,3 +237,37 @@ def test_two_workers_find_what_none_does(tmp_path: Path) -> None:
     with contextlib.closing(open_engine(EngineConfig(name="local", workers=2))) as engine:
         many = check(config, engine)
     assert found(many) == found(run_check(tmp_path / "data", output=str(tmp_path / "one")))
+
+
+def test_images_by_reference_are_fetched_and_one_that_is_gone_is_told(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    for number in range(6):
+        Image.fromarray(picture(number)).save(bucket / f"{number}.png")
+    run_ingest(bucket, tmp_path / "data", format={"name": "images", "options": {"store": "reference"}})
+    (bucket / "3.png").unlink()
+    Image.fromarray(picture(40)).save(bucket / "4.png")
+    result = run_check(tmp_path / "data")
+    assert {image: what.partition(":")[0] for image, what in reasons(result, "quarantined").items()} == {
+        "3.png": "MissingObject",
+        "4.png": "ChangedObject",
+    }
+
+
+def test_a_volume_is_counted_whole_and_seen_by_its_middle_slice(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    labels = np.random.default_rng(0).integers(0, 3, (5, 20, 30)).astype(np.uint8)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+    classes = {"background": 0, "tumour": 1, "organ": 2}
+    facts = {"channel_names": {"0": "T1"}, "labels": classes, "numTraining": 2, "file_ending": ".nii.gz"}
+    (tmp_path / "raw/dataset.json").write_text(json.dumps(facts))
+    voxels = np.random.default_rng(1).normal(size=labels.shape).astype(np.float32)
+    for case in ("a", "b"):  # one patient under two names
+        nibabel.Nifti1Image(voxels.T, np.eye(4)).to_filename(tmp_path / "raw/imagesTr" / f"{case}_0000.nii.gz")
+        nibabel.Nifti1Image(labels.T, np.eye(4)).to_filename(tmp_path / "raw/labelsTr" / f"{case}.nii.gz")
+    result = run_check(tmp_path / "raw", format={"name": "nifti", "options": {"mode": "volume"}}, output=str(tmp_path / "out"))
+    report = CheckReport.model_validate(result.details["check"])
+    assert [sum(item.pixels.values()) for item in report.classes] == (2 * np.bincount(labels.reshape(-1))).tolist()
+    assert list(result.details["findings"].items()) == [("duplicate_in_split", 1)]
+    assert [(size.name, size.images) for size in report.sizes] == [("30x20", 2)]
