@@ -50,10 +50,10 @@ def channel(volume: Volume, index: int, window: tuple[float, float] | None, perc
         level, width = window
         return Channel(volume, index, level - width / 2, level + width / 2)
     stored = volume.stored[index]
-    finite = stored[np.isfinite(stored)] if stored.dtype.kind == "f" else stored.ravel()
+    finite = stored[np.isfinite(stored)] if stored.dtype.kind == "f" else stored.flatten()
     if not finite.size:
         return Channel(volume, index, 0.0, 0.0)
-    low, high = sorted(float(volume.values(np.asarray(edge))) for edge in np.percentile(finite, percentiles))
+    low, high = sorted(float(volume.values(np.asarray(edge))) for edge in np.percentile(finite, percentiles, overwrite_input=True))
     return Channel(volume, index, low, high)
 
 

@@ -39,6 +39,8 @@ class Items:
 
     def __init__(self, source: Store, wanted: Wanted) -> None:
         self._source, self._wanted = source, wanted
+        self._found: list[str] = []  # paths for messages
+        self._file_channels: list[str] = []  # known when the cases are
 
     def scan(self, max_voxels: int) -> Iterator[SourceItem]:
         chosen = self._chosen  # an unknown channel is said before anything is read
@@ -104,7 +106,9 @@ class Items:
             known = {name.lower(): at for names in (files, self._names) for at, name in enumerate(names)}
             number = one if isinstance(one, int) else known.get(one.lower(), -1)
             if number < 0 or (files and number >= len(files)):
-                raise InputError(f"no channel is called {one!r}.{did_you_mean(str(one), [*self._names, *map(str, range(len(files)))])}")
+                known_names = [*self._names, *map(str, range(len(files)))]
+                advice = did_you_mean(str(one), known_names) if known_names else " Nothing here names channels: use their numbers, from 0 on."
+                raise InputError(f"no channel is called {one!r}.{advice}")
             numbers.append(number)
         return numbers
 
