@@ -107,7 +107,7 @@ class Items:
             number = one if isinstance(one, int) else known.get(one.lower(), -1)
             if number < 0 or (files and number >= len(files)):
                 known_names = [*self._names, *map(str, range(len(files)))]
-                advice = did_you_mean(str(one), known_names) if known_names else " Nothing here names channels: use their numbers, from 0 on."
+                advice = did_you_mean(str(one), known_names) if known_names else " Nothing here names channels: use numbers, from 0 on."
                 raise InputError(f"no channel is called {one!r}.{advice}")
             numbers.append(number)
         return numbers
