@@ -7,7 +7,6 @@ the kept parts is found by reading its row group again from its beginning.
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 from collections import OrderedDict, deque
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segtasks.errors import DecodeError, InputError, did_you_mean
+from segtasks.readers._ranges import Ranges
 from segtasks.shards.records import KEY
 from segtasks.storage import Store
 
@@ -45,7 +45,7 @@ def is_path(kind: pa.DataType) -> bool:
 class Table:
     """An open file. Columns are the outermost ones."""
 
-    def __init__(self, path: str, file: IO[bytes] | io.RawIOBase, buffer_bytes: int = 0) -> None:
+    def __init__(self, path: str, file: IO[bytes] | Ranges, buffer_bytes: int = 0) -> None:
         self._path = path
         try:
             self._file = pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes)
@@ -125,35 +125,8 @@ class Table:
 @contextmanager
 def open_table(source: Store, path: str) -> Iterator[Table]:
     """For a scan: only what is asked for is fetched. `InputError` where the file is not Parquet or belongs to a segtasks shard set."""
-    with _Ranges(source, path) as file:
+    with Ranges(source, path) as file:
         yield Table(path, file)
-
-
-class _Ranges(io.RawIOBase):
-    """A file that fetches what is read and no more: reading ahead is for those who read on."""
-
-    def __init__(self, source: Store, path: str) -> None:
-        self._source, self._path = source, path
-        self._size, self._at = source.size(path), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        stop = self._size if size is None or size < 0 else min(self._size, self._at + size)
-        data = self._source.read_range(self._path, self._at, stop) if stop > self._at else b""
-        self._at += len(data)
-        return data
 
 
 class RowReader:

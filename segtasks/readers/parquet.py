@@ -170,7 +170,7 @@ class ParquetReader:
         if not classes:
             return infer_spec(self._some_masks(mask), config.infer_from, name, DecodePolicy().max_pixels)
         described = {"classes": classes, "ignore": config.ignore, "value_map": config.value_map}
-        changed = {key: value for key, value in described.items() if key == "classes" or key in config.model_fields_set}
+        changed = {key: value for key, value in described.items() if key == "classes" or value != Config.model_fields[key].default}
         return _describe.spec_of(_describe.Description.model_validate(changed), name, color_masks=False)
 
     def _some_masks(self, mask: str) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,175 @@
+"""GeoJSON's polygons: found in a file, brought into a raster's coordinates, and burnt into the pixels whose centre they cover.
+
+Files without a `crs` are in longitude and latitude (RFC 7946), unless an option says otherwise. What is wrong with a file is a
+`LabelError` with the place, `features[17]`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segtasks.errors import LabelError
+from segtasks.readers._geo import Box, apply, rasterio
+
+LONGITUDE_LATITUDE = "OGC:CRS84"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One object: a Polygon or MultiPolygon, and what `class_property` says of it (empty: there is no such property)."""
+
+    geometry: dict[str, Any]
+    name: str
+
+
+@dataclass(frozen=True)
+class Features:
+    """The objects of a file. `crs` is as the file says it; empty where it does not."""
+
+    crs: str
+    features: tuple[Feature, ...]
+
+
+def parse(data: bytes, path: str, class_property: str | None) -> Features:
+    """The file's objects; an empty file has none. Features without a geometry are passed over, points and lines are refused."""
+    if not data.strip():
+        return Features("", ())
+    try:
+        found = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise LabelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise LabelError(f"{path} holds {_short(found)}; needed: a FeatureCollection")
+    kind = found.get("type")
+    listed = found.get("features") if kind == "FeatureCollection" else [found if kind == "Feature" else {"geometry": found}]
+    if not isinstance(listed, list):
+        raise LabelError(f"{path}: features is {_short(listed)}; needed: a list")
+    features = []
+    for number, one in enumerate(listed):
+        where = f"{path}: features[{number}]"
+        if not isinstance(one, dict):
+            raise LabelError(f"{where} is {_short(one)}; needed: an object")
+        properties = one.get("properties")
+        value = properties.get(class_property) if isinstance(properties, dict) and class_property else None
+        polygons = list(_polygons(one.get("geometry"), where))
+        if polygons:
+            geometry = {"type": "MultiPolygon", "coordinates": polygons}
+            features.append(Feature(geometry, "" if value is None else str(value)))
+    return Features(_crs(found.get("crs"), path), tuple(features))
+
+
+def to_crs(features: Features, crs: str, default: str | None, path: str) -> tuple[Feature, ...]:
+    """The features in the coordinates of `crs` (empty: those of a raster without one, in which they must be already)."""
+    package = rasterio()
+    given = features.crs or default or LONGITUDE_LATITUDE
+    if not features.features or given == "raster":
+        return features.features
+    if not crs:
+        raise LabelError(f"{path} is in {given[:60]}, and its raster has no CRS; needed: one (labels_crs: raster if they agree)")
+    if given == LONGITUDE_LATITUDE and not features.crs:
+        outside = next((point for one in features.features for point in _points(one) if abs(point[0]) > 360 or abs(point[1]) > 90), None)
+        if outside is not None:
+            raise LabelError(f"{path} has no crs, and {outside} is no longitude and latitude; say labels_crs (raster: that of the raster)")
+    try:
+        source, target = package.crs.CRS.from_user_input(given), package.crs.CRS.from_user_input(crs)
+        if source == target:
+            return features.features
+        moved = package.warp.transform_geom(source, target, [one.geometry for one in features.features])
+    except (package.errors.RasterioError, package.errors.CRSError) as error:
+        raise LabelError(f"{path} cannot be brought from {given[:60]} to {crs[:60]}: {error}") from error
+    made = tuple(Feature(geometry, one.name) for geometry, one in zip(moved, features.features))
+    if not all(math.isfinite(value) for one in made for point in _points(one) for value in point):
+        raise LabelError(f"{path} has places that {crs[:60]} does not reach")
+    return made
+
+
+def pixel_boxes(features: Sequence[Feature], transform: Any) -> NDArray[np.float64]:
+    """Top, left, bottom, right of each feature in pixels of the raster with this transform."""
+    inverse = ~transform
+    found = np.empty((len(features), 4))
+    for at, one in enumerate(features):
+        columns, rows = zip(*(apply(inverse, *point) for point in _points(one)))
+        found[at] = min(rows), min(columns), max(rows), max(columns)
+    return found
+
+
+def touching(places: NDArray[np.float64], box: Box) -> list[int]:
+    """Which of the boxes of `pixel_boxes` reach into the window."""
+    top, left, height, width = box
+    inside = (places[:, 2] > top) & (places[:, 0] < top + height) & (places[:, 3] > left) & (places[:, 1] < left + width)
+    return [int(at) for at in np.flatnonzero(inside)]
+
+
+def burn(geometry: dict[str, Any], transform: Any, height: int, width: int, *, all_touched: bool) -> NDArray[np.bool_]:
+    """The pixels HxW that GDAL's rasteriser sets; only the part that the geometry reaches is looked at."""
+    mask = np.zeros((height, width), np.bool_)
+    top, left, bottom, right = pixel_boxes([Feature(geometry, "")], transform)[0]
+    first_row, first_column = max(0, math.floor(top) - 1), max(0, math.floor(left) - 1)
+    rows, columns = min(height, math.ceil(bottom) + 1) - first_row, min(width, math.ceil(right) + 1) - first_column
+    if rows <= 0 or columns <= 0:
+        return mask
+    part = rasterio().features.rasterize(
+        [(geometry, 1)],
+        out_shape=(rows, columns),
+        transform=rasterio().windows.transform(rasterio().windows.Window(first_column, first_row, columns, rows), transform),
+        all_touched=all_touched,
+        dtype=np.uint8,
+    )
+    mask[first_row : first_row + rows, first_column : first_column + columns] = part != 0
+    return mask
+
+
+def _points(feature: Feature) -> Iterator[tuple[float, float]]:
+    return ((point[0], point[1]) for polygon in feature.geometry["coordinates"] for ring in polygon for point in ring)
+
+
+def _polygons(geometry: Any, where: str) -> Iterator[list[Any]]:
+    """The polygons of a geometry, each a list of rings of x, y."""
+    if geometry is None:
+        return
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    inside = geometry.get("geometries" if kind == "GeometryCollection" else "coordinates") if isinstance(geometry, dict) else None
+    if kind not in ("Polygon", "MultiPolygon", "GeometryCollection"):
+        raise LabelError(f"{where} is a {_short(kind)}; needed: Polygon or MultiPolygon (give points and lines a width first)")
+    if not isinstance(inside, list):
+        raise LabelError(f"{where}: the {kind} has the coordinates {_short(inside)}; needed: lists")
+    if kind == "GeometryCollection":
+        for one in inside:
+            yield from _polygons(one, where)
+        return
+    for polygon in [inside] if kind == "Polygon" else inside:
+        if polygon:  # an empty one is no place
+            yield [_ring(ring, where) for ring in (polygon if isinstance(polygon, list) else [polygon])]
+
+
+def _ring(ring: Any, where: str) -> list[list[float]]:
+    try:
+        points = [[float(point[0]), float(point[1])] for point in ring]
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise LabelError(f"{where}: a ring is {_short(ring)}; needed: a list of positions x, y") from error
+    if len(points) < 3 or not all(math.isfinite(value) for point in points for value in point):
+        raise LabelError(f"{where}: a ring is {_short(ring)}; needed: at least three corners, of finite numbers")
+    return points if points[0] == points[-1] else [*points, points[0]]
+
+
+def _crs(member: Any, path: str) -> str:
+    """GeoJSON 2008: {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32616"}}."""
+    if member is None:
+        return ""
+    properties = member.get("properties") if isinstance(member, dict) else None
+    name = properties.get("name") if isinstance(properties, dict) else None
+    if not isinstance(name, str):
+        raise LabelError(f"{path}: crs is {_short(member)}; needed: a name such as urn:ogc:def:crs:EPSG::32616, or none")
+    return name
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}..."
