@@ -100,24 +100,22 @@ class _Near:
         places, sizes = np.unique(columns.splits[members] * count + owner, return_counts=True)
         self._several.reshape(-1)[places[sizes > 1]] = True
         self._neighbour = self._several.copy()
+        self._splits_of, self._first_split = self._has.sum(axis=0), self._has.argmax(axis=0) if splits else np.zeros(0, np.int64)
         self._nearest: dict[int, tuple[bool, int, list[tuple[int, int]]]] = {}
 
     def within_hashes(self) -> None:
         """Images of one hash."""
-        for place in np.flatnonzero(self._has.sum(axis=0) > 1).tolist():
+        for place in np.flatnonzero(self._splits_of > 1).tolist():
             images = self._images(place)
             self._meet(images, images, 0)
 
     def between(self, left: Ints, right: Ints, bits: Ints) -> None:
         """Images of two hashes that differ in a few bits."""
-        across = np.zeros(len(left), np.bool_)
-        for split, has in enumerate(self._has):
+        for has, neighbour in zip(self._has, self._neighbour):
             both = has[left] & has[right]
-            self._neighbour[split][left[both]] = True
-            self._neighbour[split][right[both]] = True
-            others = np.delete(self._has, split, axis=0)
-            across |= has[left] & others[:, right].any(axis=0)
-        for at in np.flatnonzero(across).tolist():
+            neighbour[left[both]] = neighbour[right[both]] = True
+        inside = (self._splits_of[left] == 1) & (self._splits_of[right] == 1) & (self._first_split[left] == self._first_split[right])
+        for at in np.flatnonzero(~inside).tolist():
             self._meet(self._images(int(left[at])), self._images(int(right[at])), int(bits[at]))
 
     def _images(self, place: int) -> Ints:

@@ -19,8 +19,7 @@ from segtasks.spec import DatasetSpec
 longest_px = 260
 listed = 20  # findings that the page names in a list below the pictures of their kind
 shares_shown = 12
-OF_TRUTH = ("empty_mask", "ignored_mask", "one_class_mask", "mask_disagrees", "instance_empty", "instance_area", "instance_box")
-WITH_MASK = (*OF_TRUTH, "instance_duplicate", "instance_tiny", "odd_size")
+WITHOUT_MASK = ("odd_mode", "near_constant")  # their mask has nothing to do with it
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ def _section(found: Found, thumbnails: Mapping[str, Thumbnail]) -> Section:
         pictures: list[tuple[str, str]] = []
         own = thumbnails.get(finding.image_id)
         if own is not None:
-            pictures.append((finding.split if finding.others else "image", own.image))
+            pictures.append((finding.split or "image" if finding.others else "image", own.image))
             if finding.others and (other := thumbnails.get(finding.others[0])):
                 pictures.append((finding.others[0], other.image))
-            elif not finding.others and own.masked and found.kind in WITH_MASK:
+            elif not finding.others and own.masked and found.kind not in WITHOUT_MASK:
                 pictures.append(("mask", own.masked))
         card = Card(finding.image_id, finding.split, finding.what, tuple(pictures))
         if pictures:

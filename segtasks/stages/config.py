@@ -157,7 +157,8 @@ class CheckConfig(StageConfig, Selection, CheckSettings):
     def _default_output(cls, data: Any) -> Any:
         url = data.get("data") if isinstance(data, dict) else None
         if isinstance(url, str) and not data.get("output") and (url := url.rstrip("/")):
-            data = {**data, "output": f"{url.rpartition('/')[2] if data.get('format') else Ref.parse(url).url}-check"}
+            name = url.rpartition("/")[2].strip(".") or "data"
+            data = {**data, "output": f"{name if data.get('format') else Ref.parse(url).url}-check"}
         return data
 
 

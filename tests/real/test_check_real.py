@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from segtasks.checks.result import CheckReport
 from segtasks.engines import open_engine
+from segtasks.errors import TooManyFindings
 from segtasks.stages.check import check
 from segtasks.stages.config import CheckConfig
 from segtasks.stages.result import StageResult
@@ -21,7 +23,10 @@ pytestmark = pytest.mark.slow
 
 def checked(source: Path, output: Path, **settings: Any) -> tuple[StageResult, CheckReport]:
     config = CheckConfig.model_validate({"data": str(source), "output": str(output), "engine": inline, **settings})
-    result = check(config, open_engine(inline))
+    try:
+        result = check(config, open_engine(inline))
+    except TooManyFindings as error:
+        result = StageResult.model_validate(error.result)
     return result, CheckReport.model_validate(result.details["check"])
 
 
@@ -60,3 +65,22 @@ def test_different_photographs_are_no_duplicates(tmp_path: Path) -> None:
     assert result.details["findings"] == {}
     assert [(mode.name, mode.images) for mode in report.modes] == [("grey", 30)]
     assert [split.near_duplicates for split in report.splits] == [0]
+
+
+def test_cocos_own_areas_and_boxes_pass_and_wrong_ones_do_not(tmp_path: Path) -> None:
+    source = tmp_path / "coco"
+    shutil.copytree(data_folder("coco_tiny"), source)
+    reader = {"name": "coco", "options": {"measures": "json"}}
+    _, report = checked(source, tmp_path / "sound", format=reader)
+    assert (report.count("instance_area"), report.count("instance_box"), report.images) == (0, 0, 80)
+    annotations = source / "annotations/instances_train2017.json"
+    content = json.loads(annotations.read_text())
+    large = sorted(content["annotations"], key=lambda one: -one["area"])[:2]
+    large[0]["area"] *= 3
+    large[1]["bbox"][0] += 30
+    annotations.write_text(json.dumps(content))
+    names = {image["id"]: f"train2017/{image['file_name']}" for image in content["images"]}
+    result, report = checked(source, tmp_path / "wrong", format=reader)
+    found = {one.kind: {finding.image_id for finding in one.findings} for one in report.found if one.over}
+    assert found == {"instance_area": {names[large[0]["image_id"]]}, "instance_box": {names[large[1]["image_id"]]}}
+    assert result.details["over"] == ["instance_area", "instance_box"]

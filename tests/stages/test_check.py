@@ -223,6 +223,7 @@ def test_what_is_no_shard_set_is_answered_with_what_to_do(sound: Path, tmp_path:
         ({"data": "s3://b/data@3"}, "s3://b/data-check"),
         ({"data": "run/data/"}, "run/data-check"),
         ({"data": "/mnt/readonly/camvid/", "format": "camvid"}, "camvid-check"),
+        ({"data": ".", "format": "folder"}, "data-check"),
         ({"data": "a", "output": "b"}, "b"),
     ],
 )
