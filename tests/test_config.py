@@ -24,7 +24,7 @@ from segtasks.stages.config import (
     ReportConfig,
     TrainConfig,
 )
-from segtasks.training.config import TrainingConfig
+from segtasks.training.config import Oversample, TrainingConfig
 from segtasks.transforms.config import AugmentConfig
 from segtasks.transforms.tile import Tiling
 
@@ -51,6 +51,7 @@ TRAINING_OUTPUT = {
     "grad_clip": None,
     "ema": None,
     "augment": {"scale": [1, 1], "crop": [32, 32], "flip": 0.1, "brightness": 0.1, "contrast": 0.1, "saturation": 0.1},
+    "oversample": {"threshold": 0.1, "power": 1},
     "mean": [0.1, 0.1, 0.1],
     "std": [0.1, 0.1, 0.1],
     "train_split": "other",
@@ -98,6 +99,7 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
         {},
     ),
     AugmentConfig: ({}, TRAINING_OUTPUT["augment"], {}),
+    Oversample: ({"threshold": 0.5}, TRAINING_OUTPUT["oversample"], {}),
     TrainingConfig: ({}, TRAINING_OUTPUT, TRAINING_EXECUTION),
     IngestConfig: (
         {"source": "a", "format": "folder", "output": "b", "splits": {"train": 1.0}},

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from segtasks import plugins
 from segtasks.codecs.image import Decoded, Header, decode_image
@@ -19,6 +17,7 @@ from segtasks.config import Plugin, output_part
 from segtasks.engines import Engine
 from segtasks.errors import DataFault, LabelError, MissingObject
 from segtasks.readers._base import Instance, RawSample, Reader, SourceItem
+from segtasks.readers._labels import strange_indices
 from segtasks.shards.plan import LISTS, Plan, Unit
 from segtasks.shards.recipe import Recipe, read_recipe
 from segtasks.shards.schema import IMAGE_AXES, to_meta
@@ -34,8 +33,9 @@ from segtasks.stages.config import IngestConfig
 from segtasks.stages.progress import Progress, silent
 from segtasks.stages.result import StageResult
 from segtasks.storage import Store, open_store
+from segtasks.transforms.histogram import class_pixels
 
-VERSION = 1  # raised when the rows change for the same configuration
+VERSION = 2  # raised when the rows change for the same configuration
 decode_threads = 2
 
 
@@ -138,6 +138,7 @@ class _Worker(ShardWorker[SourceItem]):
             "width": found.width,
             "height": found.height,
             "mask": self._mask(raw, found.height, found.width, item),
+            "class_pixels": None if raw.mask is None else class_pixels(raw.mask, self._spec.num_classes).tolist(),
             "instances": None if raw.instances is None else [_instance(one, found.height, found.width) for one in raw.instances],
             "meta": to_meta({**facts, **raw.meta}),
         }
@@ -148,18 +149,11 @@ class _Worker(ShardWorker[SourceItem]):
         if raw.mask.shape != (height, width):
             found = "x".join(str(side) for side in raw.mask.shape)
             raise LabelError(f"the mask is {found}, the image (turned upright) {height}x{width} (height x width)")
-        check_values(raw.mask, self._spec)
+        strange = strange_indices(raw.mask, self._spec) if self._spec.classes else []
+        if strange:
+            allowed = f"classes are 0..{self._spec.num_classes - 1} and {self._spec.ignore_index} means ignore"
+            raise LabelError(f"the mask holds {strange[:8]}; {allowed}")
         return {"bytes": encode_mask(raw.mask, self._spec.palette), "path": f"{item.image_id}.mask.png"}
-
-
-def check_values(mask: NDArray[Any], spec: DatasetSpec) -> None:
-    """Raise `LabelError` for values that are neither a class index nor the ignore value."""
-    if not spec.classes:
-        return
-    values = np.unique(mask)
-    strange = [int(value) for value in values if value >= spec.num_classes and value != spec.ignore_index]
-    if strange:
-        raise LabelError(f"the mask holds {strange[:8]}; classes are 0..{spec.num_classes - 1} and {spec.ignore_index} means ignore")
 
 
 def _instance(instance: Instance, height: int, width: int) -> dict[str, Any]:

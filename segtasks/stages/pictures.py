@@ -19,7 +19,7 @@ from segtasks.codecs.mask import decode_mask
 from segtasks.errors import DataFault, InputError
 from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.records import ShardRecord
-from segtasks.shards.schema import IMAGE_AXES
+from segtasks.shards.schema import IMAGE_AXES, SAMPLE_ROWS
 from segtasks.shards.snapshot import Snapshot, open_snapshot
 from segtasks.stages._volumes import middle_slice
 from segtasks.storage import StorageOptions
@@ -44,7 +44,7 @@ def pictures(snapshot: Snapshot, count: int, storage: StorageOptions | None = No
 
     Images by reference that are gone, were replaced or do not decode are passed over, with a warning.
     """
-    if snapshot.file.rows not in ("samples/1", "predictions/1"):
+    if snapshot.file.rows not in (*SAMPLE_ROWS, "predictions/1"):
         raise InputError(
             f"{snapshot.ref} holds {snapshot.file.rows.partition('/')[0]}, which has no images; needed: samples or predictions"
         )

@@ -10,6 +10,15 @@ from segtasks.config import Config, Plugin, execution
 from segtasks.transforms.config import AugmentConfig
 
 
+class Oversample(Config):
+    """Images with rare classes come more often: once, and again (threshold / share) ** power - 1 times on average."""
+
+    threshold: float = Field(
+        gt=0, le=1, description="share of the training images: a class that fewer of them have is rare (LVIS: 0.001 of 1203 classes)"
+    )
+    power: float = Field(default=0.5, ge=0, le=1, description="0: no image comes again; 1: rare classes as often as the threshold")
+
+
 class TrainingConfig(Config):
     """Model, loss, optimisation, augmentation and validation."""
 
@@ -29,6 +38,9 @@ class TrainingConfig(Config):
         default=0.99, gt=0, lt=1, description="decay a step of the averaged weights that become the result; none: the last weights"
     )
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation of the training images")
+    oversample: Oversample | None = Field(
+        default=None, description="images with rare classes come more often in an epoch, which grows by them (repeat factors of LVIS)"
+    )
     mean: tuple[float, float, float] = Field(default=(0.485, 0.456, 0.406), description="subtracted from RGB in 0..1")
     std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225), description="RGB is divided by it after that")
     train_split: str = Field(default="train", description="split that is trained on")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from segtasks.errors import CorruptError, DataFault, InputError
 from segtasks.shards import Snapshot
 from segtasks.spec import DatasetSpec
-from segtasks.training.classes import lookup_table
+from segtasks.training.classes import index_table, lookup_table
 from segtasks.training.index import SplitIndex
 from segtasks.transforms.augment import augment
 from segtasks.transforms.config import AugmentConfig
@@ -41,6 +41,7 @@ class Samples:
         self.spec = spec
         self._snapshot = snapshot
         self._table = lookup_table(snapshot.spec, class_map, spec)
+        self._classes = index_table(snapshot.spec.classes, class_map, spec.classes)
         self._shards = _RecentShards(self._read_shard, [shard.record.bytes for shard in index.shards], held_bytes)
         self._decoded: dict[int, tuple[Image, Mask]] = {}
         self._free_bytes = cache_bytes
@@ -48,6 +49,28 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def class_pixels(self) -> NDArray[np.int64] | None:
+        """Labelled pixels of each of the model's classes, as recorded, without decoding a mask; None where an image does not say."""
+        recorded = self.index.class_pixels()
+        if recorded is None:
+            return None
+        pixels = np.zeros(self.spec.num_classes, np.int64)
+        np.add.at(pixels, self._classes, recorded)
+        return pixels
+
+    def present(self) -> NDArray[np.bool_]:
+        """Which of the model's classes each image has: images x classes. `InputError` where an image does not say."""
+        recorded = self.index.present(len(self._classes))
+        if recorded is None:
+            raise InputError(
+                f"{self._snapshot.ref} does not say which classes its images have (an image without mask, or made by an older version); "
+                "needed for oversampling: choose labelled images with where, or run `segtasks ingest` anew"
+            )
+        present = np.zeros((len(self), self.spec.num_classes), np.bool_)
+        for place, index in enumerate(self._classes):
+            present[:, index] |= recorded[:, place]
+        return present
 
     def load(self, index: int) -> tuple[Image, Mask]:
         """uint8 RGB HxWx3 and class indices HxW of the same size. Do not write into them: they may be shared."""
@@ -154,8 +177,9 @@ class Batch:
 class Loader:
     """Batches in the order of `plan`, made by threads at most `prefetch` batches ahead. Use it as a context manager.
 
-    `plan` yields (tag, indices of the images). `prepare(epoch, image_id, image, mask)` is applied to each; `tag[0]` is the
-    epoch. `waited` is the seconds that the consumer has waited for batches so far.
+    `plan` yields (tag, indices of the images); an index beyond the last image is one that comes again (see `EpochOrder`).
+    `prepare(epoch, key, image, mask)` is applied to each; `tag[0]` is the epoch, `key` the image's id and how often it came before, if
+    it did: it is augmented in another way each time. `waited` is the seconds that the consumer has waited for batches so far.
     """
 
     def __init__(
@@ -195,19 +219,20 @@ class Loader:
             yield _collate(tag, made)
 
     def _make(self, epoch: int, index: int) -> tuple[str, Image, Mask]:
+        before, index = divmod(index, len(self._samples))
         image_id = self._samples.index.image_id(index)
         image, mask = self._samples.load(index)
         if self._prepare is not None:
-            image, mask = self._prepare(epoch, image_id, image, mask)
+            image, mask = self._prepare(epoch, f"{image_id}#{before}" if before else image_id, image, mask)
         return image_id, image, mask
 
 
 def augmenter(config: AugmentConfig, *, seed: int, mean: Sequence[float], ignore_index: int) -> Callable[..., tuple[Image, Mask]]:
-    """The `prepare` of training: `augment` keyed by (seed, epoch, image id), padding with the mean colour."""
+    """The `prepare` of training: `augment` keyed by (seed, epoch, key), padding with the mean colour."""
     red, green, blue = (round(255 * value) for value in mean)
 
-    def prepare(epoch: int, image_id: str, image: Image, mask: Mask) -> tuple[Image, Mask]:
-        return augment(image, mask, config, key=(seed, epoch, image_id), fill=(red, green, blue), ignore_index=ignore_index)
+    def prepare(epoch: int, key: str, image: Image, mask: Mask) -> tuple[Image, Mask]:
+        return augment(image, mask, config, key=(seed, epoch, key), fill=(red, green, blue), ignore_index=ignore_index)
 
     return prepare
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from segtasks.errors import InputError
 from segtasks.shards import ShardRecord, Snapshot
 from segtasks.shards.select import require_images
 
-_COLUMNS = ["image_id", "height", "width"]
+_COLUMNS = ["image_id", "height", "width", "class_pixels"]
 
 Where = Mapping[str, str | Sequence[str]]
 
@@ -26,6 +27,8 @@ class ShardRows:
     places: NDArray[np.int64]
     ids: pa.Array
     sizes: NDArray[np.int32]  # height and width of each
+    class_pixels: NDArray[np.int64] | None = None  # of each class, over all of them; None where a row does not say
+    present: NDArray[np.uint8] | None = None  # the classes of each as bits: rows x ceil(classes / 8)
 
 
 class SplitIndex:
@@ -60,6 +63,18 @@ class SplitIndex:
         pairs = np.unique(np.concatenate([shard.sizes for shard in self.shards]), axis=0)
         return [(int(height), int(width)) for height, width in pairs]
 
+    def class_pixels(self) -> NDArray[np.int64] | None:
+        """Labelled pixels of each of the data's classes, as recorded; None where an image does not say."""
+        found = [shard.class_pixels for shard in self.shards if shard.class_pixels is not None]
+        return np.sum(found, axis=0) if found and len(found) == len(self.shards) else None
+
+    def present(self, num_classes: int) -> NDArray[np.bool_] | None:
+        """Which of the data's classes each image has: images x classes; None where an image does not say."""
+        found = [shard.present for shard in self.shards if shard.present is not None]
+        if not found or len(found) < len(self.shards):
+            return None
+        return np.unpackbits(np.concatenate(found), axis=1, count=num_classes).view(np.bool_)
+
 
 def index_split(snapshot: Snapshot, split: str, *, where: Where | None = None, limit: int | None = None) -> SplitIndex:
     """The live, done rows of `split` that have the values of `where` (split, or keys of meta); the first `limit` of them.
@@ -77,7 +92,8 @@ def index_split(snapshot: Snapshot, split: str, *, where: Where | None = None, l
         require_images(snapshot, table.take(pa.array(places)))
         chosen_rows = table.select(_COLUMNS).take(pa.array(places))
         sizes = np.stack([chosen_rows[name].to_numpy().astype(np.int32) for name in ("height", "width")], axis=1)
-        found.append(ShardRows(record, places, chosen_rows["image_id"].combine_chunks(), sizes))
+        recorded = _recorded(chosen_rows["class_pixels"], snapshot.spec.num_classes)
+        found.append(ShardRows(record, places, chosen_rows["image_id"].combine_chunks(), sizes, *recorded))
         if left is not None:
             left -= len(places)
             if left <= 0:
@@ -87,6 +103,14 @@ def index_split(snapshot: Snapshot, split: str, *, where: Where | None = None, l
         chosen = f" with {dict(where)}" if where else ""
         raise InputError(f"{snapshot.ref} has no image in split {split!r}{chosen}; see `segtasks inspect {snapshot.ref}`")
     return index
+
+
+def _recorded(class_pixels: pa.ChunkedArray, num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]] | tuple[None, None]:
+    """A shard's sum, and the classes of each row as bits: for 10^7 images of 20 classes 30 MB, where the counts would take 1.6 GB."""
+    if class_pixels.null_count or not num_classes:
+        return None, None
+    counts = pc.list_flatten(class_pixels).to_numpy().reshape(-1, num_classes)
+    return counts.sum(axis=0), np.packbits(counts > 0, axis=1)
 
 
 def _matches(row: Mapping[str, object], where: Where) -> bool:

@@ -28,6 +28,7 @@ from segtasks.training.group import BufferMean, from_rank_0, gather, parallel
 from segtasks.training.loaded import LoadedModel, build_model, class_dependent
 from segtasks.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from segtasks.training.order import EpochOrder, Indices
+from segtasks.training.oversample import Repeats, repeat_factors
 from segtasks.training.schedule import learning_rate
 from segtasks.training.statistics import count_class_pixels
 from segtasks.training.validate import validate
@@ -89,6 +90,7 @@ class _Fit:
             seed=config.seed,
             shuffle_bytes=config.shuffle_bytes,
             batch_size=config.batch_size,
+            repeats=_repeats(config, data.train),
         )
         self.order.require_ranks(rank.world)
         self.steps = self.order.batches * config.epochs
@@ -144,6 +146,8 @@ class _Fit:
             why = "" if same else f"classes differ ({', '.join(self.initial.info.spec.names)}), so the head starts fresh; "
             self.notes.append(f"weights from {self.initial.url}: {why}{report}")
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.oversample is not None:
+            self.notes.append(f"oversampling: the {len(self.data.train)} images make {self.order.images} an epoch")
         height, width = self._input_size()
         example_NCHW = self.normalise(torch.zeros(2, height, width, 3, dtype=torch.uint8))
         self.parallel = parallel(self.model, self.rank.world, example_NCHW)
@@ -320,6 +324,12 @@ class _Fit:
         facts = {"class_pixels": self.class_pixels, "seconds": seconds, "notes": self.notes}
         files = {**model_files(info, weights, self.history, facts), **pack("state", state)}
         return self.checkpoints.write(files, step=step, epoch=self.epochs_done, final=final)
+
+
+def _repeats(config: TrainingConfig, train: Samples) -> Repeats | None:
+    if config.oversample is None:
+        return None
+    return Repeats(repeat_factors(train.present(), config.oversample.threshold, config.oversample.power), config.seed)
 
 
 def _say_nothing(event: JSON) -> None:

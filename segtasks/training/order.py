@@ -5,6 +5,8 @@ and there is no small last batch. Each batch is cut over the ranks in the same w
 
 The shards are shuffled, then cut into windows of some bytes, and images are shuffled within a window: an epoch reads each shard
 once and holds a window at a time. A data set smaller than a window is shuffled as a whole.
+
+With `repeats` an image may come several times, in its window; for n images in all, index i + k n is image i after it came k times before.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtasks.errors import ConfigError
+from segtasks.training.oversample import Repeats
 from segtasks.transforms.seeding import generator
 
 Indices = NDArray[np.int64]
@@ -29,13 +32,23 @@ def share(total: int, parts: int, part: int) -> tuple[int, int]:
 class EpochOrder:
     """The order of the images of a split, given the images and the bytes of each of its shards."""
 
-    def __init__(self, shard_images: Sequence[int], shard_bytes: Sequence[int], *, seed: int, shuffle_bytes: int, batch_size: int) -> None:
-        self.images = sum(shard_images)
+    def __init__(
+        self,
+        shard_images: Sequence[int],
+        shard_bytes: Sequence[int],
+        *,
+        seed: int,
+        shuffle_bytes: int,
+        batch_size: int,
+        repeats: Repeats | None = None,
+    ) -> None:
+        self.images = repeats.total if repeats else sum(shard_images)  # of an epoch
         self.batches = -(-self.images // batch_size)
         self._first = np.concatenate([[0], np.cumsum(shard_images)]).astype(np.int64)
         self._seed = seed
         self._bytes = np.asarray(shard_bytes, np.int64)
         self._window_bytes = shuffle_bytes
+        self._repeats = lru_cache(maxsize=2)(repeats.counts) if repeats else None
         self._window = lru_cache(maxsize=2)(self._make_window)
         self._windows = lru_cache(maxsize=2)(self._make_windows)
 
@@ -79,9 +92,15 @@ class EpochOrder:
         first = np.flatnonzero(np.diff(before // self._window_bytes)) + 1  # a window holds at most one shard more than its bytes
         windows = np.split(shards, first)
         images = np.diff(self._first)
+        if self._repeats is not None:
+            images = np.diff(np.concatenate([[0], np.cumsum(self._repeats(epoch))])[self._first])
         return windows, np.cumsum([int(images[window].sum()) for window in windows])
 
     def _make_window(self, epoch: int, window: int) -> Indices:
         shards = np.sort(self._windows(epoch)[0][window])
         members = np.concatenate([np.arange(self._first[shard], self._first[shard + 1]) for shard in shards])
+        if self._repeats is not None:
+            counts = self._repeats(epoch)[members]
+            before = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            members = np.repeat(members, counts) + before * self._first[-1]
         return generator(self._seed, "window", epoch, window).permutation(members)
