@@ -99,6 +99,14 @@ def encode_at(mask: NDArray[np.bool_], top: int, left: int, height: int, width: 
     return bytes(rlemasklib.pad(part, np.array(margins, np.uint32))["counts"])
 
 
+def union(parts: Sequence[bytes], height: int, width: int) -> bytes:
+    """Compressed counts of the pixels that any of the masks has, one at least; `LabelError` as in `decode`."""
+    try:
+        return bytes(rlemasklib.union([_rle(counts, height, width) for counts in parts])["counts"])
+    except ValueError as error:
+        raise _bad(b"".join(parts), height, width, error) from error
+
+
 def runs(counts: bytes, height: int, width: int) -> NDArray[np.uint32]:
     """Lengths of the runs column by column, of zeros first; `LabelError` as in `decode`."""
     try:

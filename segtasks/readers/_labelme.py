@@ -26,6 +26,7 @@ AREAS = (*POLYGONS, "rectangle", "circle", "mask")
 LINES = ("line", "linestrip", "point", "points")
 _head_bytes = 1 << 20
 _far = 1e6  # pixels from the origin, as in `rle.encode_polygons`
+_largest_radius = 1e5  # Pillow takes minutes for circles of a million pixels
 _image_data = re.compile(rb'(?<!\\)"imageData"\s*:\s*"')
 
 
@@ -101,69 +102,76 @@ def shapes(fields: Mapping[str, Any], path: str) -> Iterator[tuple[str, Shape]]:
         yield where, Shape(label.strip(), kind, _points(found.get("points"), where), group, mask if isinstance(mask, str) else "", marked)
 
 
-def draw(shape: Shape, height: int, width: int, where: str, *, fill: Fill, line_width: int, max_pixels: int) -> NDArray[np.bool_]:
-    """The shape's pixels HxW, by labelme's own rule (Pillow: outlines belong to it) or by that of pycocotools.
+def draw(shape: Shape, height: int, width: int, where: str, *, fill: Fill, line_width: int, max_pixels: int) -> bytes:
+    """Compressed counts of the shape's pixels, by labelme's own rule (Pillow: outlines belong to it) or by that of pycocotools.
 
     Lines are `line_width` wide, points discs of that width. Masks are pasted whatever the rule.
     """
     count = len(shape.points)
     if shape.kind == "mask":
         return _paste(shape, height, width, where, max_pixels)
-    if shape.kind in POLYGONS or (shape.kind == "rectangle" and count == 4):  # X-AnyLabeling's rectangles have four corners
-        if count < 3:
-            raise LabelError(f"{where} is a {shape.kind} of {count} points; needed: three or more")
-        corners = shape.points
-    elif shape.kind in ("rectangle", "circle", "line") and count != 2:
+    if (shape.kind in ("line", "circle") and count != 2) or (shape.kind == "rectangle" and count not in (2, 4)):
         raise LabelError(f"{where} is a {shape.kind} of {count} points; needed: two")
+    if shape.kind in POLYGONS and count < 3:
+        raise LabelError(f"{where} is a {shape.kind} of {count} points; needed: three or more")
+    if shape.kind == "circle" and _radius(shape) > _largest_radius:
+        raise LabelError(f"{where} is a circle with a radius of {_radius(shape):.0f} pixels; needed: {_largest_radius:.0f} at most")
+    if fill == "coco" and shape.kind not in LINES:
+        try:
+            return rle.encode_polygons([_corners(shape).reshape(-1).tolist()], height, width)
+        except LabelError as fault:
+            raise LabelError(f"{where}: {fault}") from fault
+    image = Image.new("L", (width, height))
+    _draw(shape, ImageDraw.Draw(image), line_width)
+    box = image.getbbox()
+    left, top = box[:2] if box else (0, 0)
+    return rle.encode_at(np.array(image.crop(box) if box else image.crop((0, 0, 1, 1)), dtype=bool), top, left, height, width)
+
+
+def _draw(shape: Shape, pen: ImageDraw.ImageDraw, line_width: int) -> None:
+    """As labelme's `shape_to_mask` does."""
+    points = [(x, y) for x, y in shape.points.tolist()]
+    if shape.kind == "circle":
+        (x, y), radius = points[0], _radius(shape)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=1, fill=1)
+    elif shape.kind == "rectangle" and len(points) == 2:
+        left, top, right, bottom = _sides(shape)
+        pen.rectangle((left, top, right, bottom), outline=1, fill=1)
+    elif shape.kind in ("point", "points"):
+        for x, y in points:
+            pen.ellipse((x - line_width / 2, y - line_width / 2, x + line_width / 2, y + line_width / 2), outline=1, fill=1)
     elif shape.kind in LINES:
-        return _draw_line(shape, height, width, line_width)
-    elif fill == "labelme":
-        return _draw_round(shape, height, width)
+        pen.line(points, fill=1, width=line_width)
     else:
-        corners = _corners(shape)
-    if fill == "coco":
-        return rle.decode(rle.encode_polygons([corners.reshape(-1).tolist()], height, width), height, width)
-    image, pen = _canvas(height, width)
-    pen.polygon([(x, y) for x, y in corners.tolist()], outline=1, fill=1)
-    return np.array(image, dtype=bool)
-
-
-def _draw_round(shape: Shape, height: int, width: int) -> NDArray[np.bool_]:
-    """A rectangle, or a circle about its first point through its second."""
-    image, pen = _canvas(height, width)
-    (x0, y0), (x1, y1) = shape.points.tolist()
-    if shape.kind == "rectangle":
-        pen.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=1, fill=1)
-    else:
-        radius = math.hypot(x1 - x0, y1 - y0)
-        pen.ellipse((x0 - radius, y0 - radius, x0 + radius, y0 + radius), outline=1, fill=1)
-    return np.array(image, dtype=bool)
-
-
-def _draw_line(shape: Shape, height: int, width: int, line_width: int) -> NDArray[np.bool_]:
-    image, pen = _canvas(height, width)
-    if shape.kind in ("point", "points"):
-        radius = line_width / 2
-        for x, y in shape.points.tolist():
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=1, fill=1)
-    else:
-        pen.line([(x, y) for x, y in shape.points.tolist()], fill=1, width=line_width)
-    return np.array(image, dtype=bool)
+        pen.polygon(points, outline=1, fill=1)
 
 
 def _corners(shape: Shape) -> NDArray[np.float64]:
-    """The polygon that labelme2coco writes for a rectangle or a circle."""
-    (x0, y0), (x1, y1) = shape.points.tolist()
-    if shape.kind == "rectangle":
-        left, right, top, bottom = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+    """Those of a polygon; of a rectangle and a circle as labelme2coco writes them."""
+    if shape.kind == "rectangle" and len(shape.points) == 2:
+        left, top, right, bottom = _sides(shape)
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    radius = math.hypot(x1 - x0, y1 - y0)
+    if shape.kind != "circle":
+        return shape.points
+    radius = _radius(shape)
     count = max(int(math.pi / math.acos(1 - 1 / radius)), 12) if radius > 1 else 12  # nowhere more than a pixel from the circle
     angles = 2 * math.pi / count * np.arange(count)
-    return np.stack([x0 + radius * np.sin(angles), y0 + radius * np.cos(angles)], axis=1)
+    (x, y), _ = shape.points.tolist()
+    return np.stack([x + radius * np.sin(angles), y + radius * np.cos(angles)], axis=1)
 
 
-def _paste(shape: Shape, height: int, width: int, where: str, max_pixels: int) -> NDArray[np.bool_]:
+def _radius(shape: Shape) -> float:
+    """Of a circle about its first point through its second."""
+    return math.dist(*shape.points.tolist())
+
+
+def _sides(shape: Shape) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a rectangle of two points, which may be any of its corners."""
+    (left, top), (right, bottom) = shape.points.min(axis=0).tolist(), shape.points.max(axis=0).tolist()
+    return left, top, right, bottom
+
+
+def _paste(shape: Shape, height: int, width: int, where: str, max_pixels: int) -> bytes:
     """The mask in the box of its two points; their pixels belong to it. A larger mask is cropped, as labelme does."""
     if len(shape.points) != 2 or not shape.mask:
         raise LabelError(f"{where} is a mask of {len(shape.points)} points{'' if shape.mask else ' and no mask'}; needed: two, and a PNG")
@@ -174,21 +182,14 @@ def _paste(shape: Shape, height: int, width: int, where: str, max_pixels: int) -
     patch = (values if values.ndim == 2 else values.max(axis=2)) != 0
     (left, top), (right, bottom) = shape.points.round().astype(int).tolist()
     if (shape.points == np.trunc(shape.points)).all():
-        patch = patch[: bottom - top + 1, : right - left + 1]
-        if right < left or bottom < top or patch.shape != (bottom - top + 1, right - left + 1):
+        patch = patch[: max(0, bottom - top + 1), : max(0, right - left + 1)]
+        if patch.shape != (bottom - top + 1, right - left + 1):
             found = f"{patch.shape[0]}x{patch.shape[1]}"
             raise LabelError(f"{where}: its mask is {found}, its box {bottom - top + 1}x{right - left + 1} (height x width)")
-    mask = np.zeros((height, width), dtype=bool)
-    rows = slice(max(top, 0), max(0, min(top + patch.shape[0], height)))
-    columns = slice(max(left, 0), max(0, min(left + patch.shape[1], width)))
-    if rows.start < rows.stop and columns.start < columns.stop:
-        mask[rows, columns] = patch[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    return mask
-
-
-def _canvas(height: int, width: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("L", (width, height))
-    return image, ImageDraw.Draw(image)
+    inside = patch[max(0, -top) : max(0, height - top), max(0, -left) : max(0, width - left)]
+    if not inside.size:
+        return rle.encode_polygons([], height, width)
+    return rle.encode_at(inside, max(0, top), max(0, left), height, width)
 
 
 def _points(found: Any, where: str) -> NDArray[np.float64]:

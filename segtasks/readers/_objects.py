@@ -52,8 +52,12 @@ def paint(instances: Sequence[Instance], height: int, width: int, *, ignore_inde
     mask = np.zeros(height * width, np.uint8 if ignore_index < 256 else np.uint16)  # column by column, as runs are
     order = sorted(instances, key=lambda one: (not one.iscrowd, -rle.area(one.counts, height, width)))
     for one in order:
-        runs = rle.runs(one.counts, height, width)
-        ends = np.cumsum(runs, dtype=np.int64)
-        for start, stop in zip(ends[0::2].tolist(), ends[1::2].tolist()):
-            mask[start:stop] = ignore_index if one.iscrowd else one.category_id
+        fill(mask, one.counts, height, width, ignore_index if one.iscrowd else one.category_id)
     return np.ascontiguousarray(mask.reshape(width, height).T)
+
+
+def fill(columns: NDArray[Any], counts: bytes, height: int, width: int, value: int) -> None:
+    """Give the pixels of `counts` a value, in an image that is flat, column by column. `LabelError` as in `rle.decode`."""
+    ends = np.cumsum(rle.runs(counts, height, width), dtype=np.int64)
+    for start, stop in zip(ends[0::2].tolist(), ends[1::2].tolist()):
+        columns[start:stop] = value

@@ -30,7 +30,7 @@ from segtasks.readers._base import RawSample, SourceItem
 from segtasks.readers._coco_layout import frame_of
 from segtasks.readers._labelme_files import LabelmeFiles
 from segtasks.readers._listing import item_size, item_version, usual_split
-from segtasks.readers._objects import BACKGROUND, object_classes, object_of
+from segtasks.readers._objects import BACKGROUND, fill, object_classes, object_of
 from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
 
@@ -48,7 +48,10 @@ class Config(BaseConfig):
         default="labelme", description="which pixels a polygon has: labelme: as its own scripts, outline included; coco: as pycocotools"
     )
     line_width: int = Field(
-        default=0, ge=0, description="pixels; lines are drawn so wide and points as discs (labelme's scripts: 10); 0: they are passed over"
+        default=0,
+        ge=0,
+        le=1000,
+        description="pixels; lines are drawn so wide and points as discs (labelme's scripts: 10); 0: they are passed over",
     )
     numbered: bool = Field(default=False, description="labels are class and object, person-1, as was labelme 3's way before group_id")
     without_json: Literal["skip", "background"] = Field(
@@ -107,7 +110,7 @@ class LabelmeReader:
         spec = self.spec()
         size = fields.get("imageHeight"), fields.get("imageWidth")
         height, width, orientation = frame_of(size, read_header(data, spec.decode))
-        mask = np.zeros((height, width), np.uint8 if spec.ignore_index < 256 else np.uint16)
+        columns = np.zeros(height * width, np.uint8 if spec.ignore_index < 256 else np.uint16)
         objects: dict[tuple[int, Any], bytes] = {}
         notes: Counter[str] = Counter()
         for number, (where, shape) in enumerate(_labelme.shapes(fields, path)):
@@ -116,20 +119,19 @@ class LabelmeReader:
                 notes["shapes_without_area"] += 1
                 continue
             index, group = self._meaning(shape, where)
-            pixels = _labelme.draw(
+            counts = _labelme.draw(
                 shape, height, width, where, fill=self._config.fill, line_width=self._config.line_width, max_pixels=spec.decode.max_pixels
             )
-            mask[pixels] = index
-            if not pixels.any():
+            fill(columns, counts, height, width, index)
+            if not rle.area(counts, height, width):
                 notes["shapes_without_pixels"] += 1
             elif index == spec.ignore_index:
                 notes["shapes_ignored"] += 1
             elif index != 0:
                 key = index, ("shape", number) if group is None else group
-                pixels = pixels | rle.decode(objects[key], height, width) if key in objects else pixels
-                objects[key] = rle.encode(pixels)
+                objects[key] = rle.union([objects[key], counts], height, width) if key in objects else counts
+        mask = orient(columns.reshape(width, height).T, orientation)
         if orientation > 1:
-            mask = orient(mask, orientation)
             objects = {key: rle.encode(orient(rle.decode(counts, height, width), orientation)) for key, counts in objects.items()}
         instances = tuple(object_of(index, counts, *mask.shape) for (index, _), counts in objects.items())
         meta = {**_flags(fields), **{key: str(count) for key, count in notes.items()}}

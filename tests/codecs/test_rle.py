@@ -105,3 +105,12 @@ def test_uncompressed_runs_give_the_same_counts(mask: np.ndarray) -> None:
 def test_runs_of_another_image_are_refused(runs: object) -> None:
     with pytest.raises(LabelError):
         rle.encode_runs(runs, 8, 8)  # type: ignore[arg-type]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4))
+def test_a_union_has_the_pixels_of_all(bits: list[int]) -> None:
+    parts = [rle.encode(np.array([int(bit) for bit in f"{number:064b}"], bool).reshape(8, 8)) for number in bits]
+    assert rle.union(parts, 8, 8) == coco.merge([{"size": [8, 8], "counts": part} for part in parts])["counts"]
+    with pytest.raises(LabelError, match="do not make a mask of 9x9"):
+        rle.union([*parts, parts[0]], 9, 9)

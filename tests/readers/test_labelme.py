@@ -1,24 +1,30 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import logging
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
 from segtasks.codecs import rle
-from segtasks.errors import DecodeError, InputError, LabelError
+from segtasks.errors import DataFault, DecodeError, InputError, LabelError
+from segtasks.readers import _labelme
 from segtasks.readers._base import RawSample, SourceItem
 from segtasks.readers.labelme import Config, LabelmeReader, build
 from segtasks.spec import DatasetSpec
 from segtasks.storage import open_store
+from segtasks.testing.readers import check_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 HEIGHT, WIDTH = 40, 50
@@ -128,6 +134,27 @@ def test_cocos_rule_of_filling_is_an_option(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, coco.decode(coco.frPyObjects([polygon], HEIGHT, WIDTH))[:, :, 0])
     radius = math.hypot(3.9, 6.3)
     assert masks(sample)[2].sum() == pytest.approx(math.pi * radius**2, rel=0.06)
+
+
+def test_masks_at_the_edges_and_in_the_dialects_of_others(tmp_path: Path) -> None:
+    patch = np.array([[1, 1, 0], [0, 1, 1]], np.uint8) * 255
+    corners = [(10, 10), (20, 10), (20, 20), (10, 20)]
+    sample, _ = read(
+        tmp_path,
+        shape("a", "mask", (-1, -1), (1, 0), mask=png(patch)),
+        shape("b", "mask", (5.4, 5.4), (7.6, 6.4), mask=png(patch)),  # labelme 6: the mask says its size
+        shape("c", "mask", (20, 20), (21, 20), mask=png(patch)),  # larger than its box: cropped
+        shape("d", "mask", (60, 60), (62, 61), mask=png(patch)),
+        shape("e", "rectangle", *corners),  # X-AnyLabeling's
+        shape("f", "rotation", *corners),
+    )
+    wanted = np.zeros((3, HEIGHT, WIDTH), bool)
+    wanted[0, 0, :2] = True  # the lower row without its left column
+    wanted[1, 5:7, 5:8] = patch > 0
+    wanted[2, 20, 20:22] = True
+    np.testing.assert_array_equal(masks(sample)[:3], wanted)
+    np.testing.assert_array_equal(masks(sample)[3:], [drawn("polygon", corners, outline=1)] * 2)
+    assert dict(sample.meta) == {"shapes_without_pixels": "1"}
 
 
 def test_shapes_of_one_label_and_group_are_one_object(tmp_path: Path) -> None:
@@ -351,6 +378,7 @@ def test_no_semantic_mask_is_painted_where_none_is_wanted(tmp_path: Path) -> Non
         (shape("a", "polygon", (0, 0), (1, 1)), "is a polygon of 2 points; needed: three or more"),
         (shape("a", "rectangle", (0, 0), (1, 1), (2, 2)), "is a rectangle of 3 points; needed: two"),
         (shape("a", "circle", (0, 0)), "is a circle of 1 points; needed: two"),
+        (shape("a", "circle", (0, 0), (1e6, 1e6)), "is a circle with a radius of 1414214 pixels; needed: 100000 at most"),
         (shape("a", "polygon"), r"has the points \(?\[?"),
         (shape("a", "polygon", (0, 0), (math.nan, 1), (2, 2)), "has the points .*nan.*pixels"),
         (shape("a", "polygon", (0, 0), (1e300, 1), (2, 2)), "has the points .*1e\\+300.*pixels"),
@@ -360,6 +388,7 @@ def test_no_semantic_mask_is_painted_where_none_is_wanted(tmp_path: Path) -> Non
         (shape("a", "mask", (0, 0), (2, 2)), "is a mask of 2 points and no mask"),
         (shape("a", "mask", (0, 0), (2, 2), mask="AAAA"), "its mask is no image"),
         (shape("a", "mask", (0, 0), (2, 2), mask="A"), "its mask is no image"),
+        (shape("a", "mask", (3, 0), (0, 2), mask=png(np.eye(3, dtype=np.uint8))), "its mask is 3x0, its box 3x-2"),
         (shape("a", "mask", (0, 0), (4, 2), mask=png(np.eye(3, dtype=np.uint8))), "its mask is 3x3, its box 3x5"),
     ],
 )
@@ -414,6 +443,51 @@ def test_what_has_no_image_is_refused_and_other_jsons_are_passed_over(tmp_path: 
     ):
         with pytest.raises(error, match=said):
             found.read(items[f"{name}.json"])
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4), lambda inner: st.lists(inner, max_size=4), max_leaves=8
+)
+places = st.floats(-9, 60) | st.sampled_from([0, -1e6, 1e6, 1e5])
+any_shape = st.fixed_dictionaries(
+    {
+        "label": st.sampled_from(["a", "b-1", "__ignore__", "_background_"]),
+        "points": st.lists(st.tuples(places, places), min_size=1, max_size=5) | anything,
+        "shape_type": st.sampled_from([*_labelme.AREAS, *_labelme.LINES]),
+    },
+    optional={"group_id": st.integers(0, 1) | anything, "flags": anything, "mask": st.just(png(np.eye(5, dtype=np.uint8))) | anything},
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None)
+@given(st.lists(any_shape, min_size=1, max_size=2))
+def test_any_shapes_are_read_or_refused(shapes: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        photo(Path(folder), "x.jpg")
+        annotate(Path(folder), "x.json", box("a", 0, 0, 4, 4), *shapes, box("b", 0, 0, 4, 4))
+        for options in ({"line_width": 3}, {"fill": "coco", "numbered": True}):
+            found = reader(Path(folder), **options)
+            with contextlib.suppress(LabelError):
+                check_sample(found.read(only(Path(folder), **options)), found.spec(), "x.jpg")
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60) | st.recursive(anything, lambda inner: st.dictionaries(st.text(max_size=9), inner)).map(json.dumps))
+def test_any_file_is_read_or_refused(contents: bytes | str) -> None:
+    data = contents if isinstance(contents, bytes) else contents.encode()
+    for file in ("x.json", "nowhere.json", "labels.txt"):
+        with tempfile.TemporaryDirectory() as folder:
+            photo(Path(folder), "x.jpg")
+            annotate(Path(folder), "x.json", box("a", 0, 0, 4, 4))
+            (Path(folder) / file).write_bytes(data)
+            with contextlib.suppress(InputError):
+                found = reader(Path(folder))
+                found.spec()
+                for item in found.scan():
+                    with contextlib.suppress(DataFault, FileNotFoundError):
+                        found.read(item)
 
 
 def test_other_layouts_are_refused(tmp_path: Path) -> None:

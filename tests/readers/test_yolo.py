@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -14,6 +18,7 @@ from segtasks.errors import InputError, LabelError
 from segtasks.readers._base import RawSample
 from segtasks.readers.yolo import Config, YoloReader, build
 from segtasks.storage import open_store
+from segtasks.testing.readers import check_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 HEIGHT, WIDTH = 40, 50
@@ -170,6 +175,25 @@ def test_a_data_set_of_boxes_alone_is_refused_before_anything_is_read(tmp_path: 
 def test_a_malformed_line_is_refused_with_its_number(tmp_path: Path, label: str | bytes, said: str) -> None:
     with pytest.raises(LabelError, match=said):
         read(tmp_path, label)
+
+
+words = st.sampled_from(["0", "1", "2", "0.5", "-0.01", "1.01", "nan", "1e999", "-", "\u0663", "0x1", "1_0", "\x00"]) | st.text(max_size=3)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@given(
+    st.binary(max_size=40) | st.lists(st.lists(words, max_size=9).map(" ".join), max_size=4).map(lambda lines: "\n".join(lines).encode())
+)
+def test_any_label_file_and_yaml_are_read_or_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        with contextlib.suppress(LabelError):
+            check_sample(read(Path(folder), data, boxes="rectangle"), reader(Path(folder)).spec(), "x.jpg")
+        for file in ("data.yaml", "train.txt"):
+            put(Path(folder), "data.yaml", "train: train.txt\nnames: [car]\n")
+            put(Path(folder), file, data)
+            with contextlib.suppress(InputError):
+                list(reader(Path(folder)).scan())
 
 
 def test_a_byte_order_mark_is_no_fault_and_a_speck_of_no_pixel_is_counted(tmp_path: Path) -> None:

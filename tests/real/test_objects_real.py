@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,46 @@ def test_a_source_one_folder_too_high_is_read_and_says_what_it_passed_over(caplo
     assert len(items) == 7
     assert "1 JSON files are none of labelme's" in caplog.text
     assert "18 images have no JSON" in caplog.text
+
+
+def test_cocos_polygons_as_ultralytics_lines_are_pycocotools_masks(tmp_path: Path) -> None:
+    """Converted as by Ultralytics: coordinates divided by the sides, which it prints with six decimals. Objects of one part alone."""
+    root = data_folder("coco_tiny")
+    published = COCO(str(root / "annotations/instances_train2017.json"))
+    numbers = {category: number for number, category in enumerate(sorted(published.cats))}
+    names = {number: published.cats[category]["name"] for category, number in numbers.items()}
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nnames: {json.dumps(names)}\n")
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for image in published.dataset["images"]:
+        found = [one for one in published.imgToAnns[image["id"]] if not one["iscrowd"] and len(one["segmentation"]) == 1]
+        kept[image["file_name"]] = found
+        lines = []
+        for one in found:
+            sides = (image["width"], image["height"]) * (len(one["segmentation"][0]) // 2)
+            corners = " ".join(f"{value / side:.6f}" for value, side in zip(one["segmentation"][0], sides, strict=True))
+            lines.append(f"{numbers[one['category_id']]} {corners}\n")
+        for folder in ("images/train", "labels/train"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images/train" / image["file_name"]).symlink_to(root / "train2017" / image["file_name"])
+        (tmp_path / "labels/train" / image["file_name"]).with_suffix(".txt").write_text("".join(lines))
+    reader = yolo.build(yolo.Config(), open_store(str(tmp_path)))
+    objects = pixels = unlike = 0
+    for item in reader.scan():
+        sample = reader.read(item)
+        assert sample.instances is not None
+        assert sample.mask is not None
+        for one, annotation in zip(sample.instances, kept[Path(item.path).name], strict=True):
+            assert reader.spec().names[one.category_id] == published.cats[annotation["category_id"]]["name"]
+            height, width = sample.mask.shape
+            sides = (width, height) * (len(annotation["segmentation"][0]) // 2)
+            written = [float(f"{value / side:.6f}") * side for value, side in zip(annotation["segmentation"][0], sides, strict=True)]
+            assert one.counts == coco.frPyObjects([written], height, width)[0]["counts"]
+            wanted = published.annToMask(annotation) > 0
+            objects += 1
+            pixels += int(wanted.sum())
+            unlike += int((wanted != rle.decode(one.counts, height, width)).sum())
+    assert objects == 644
+    assert unlike < pixels / 5000  # COCO's corners are tenths, pycocotools rounds to fifths: a tie may go the other way
 
 
 def test_stubs_of_ultralytics_layouts_are_read_or_refused_by_name() -> None:
