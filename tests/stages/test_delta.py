@@ -95,7 +95,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
 
         monkeypatch.setattr(worker, method, watched)
 
-    watch(preprocess._Worker, "_resized", "preprocess")
+    watch(preprocess._Worker, "_rows", "preprocess")
     watch(infer._Worker, "_decode", "infer")
     return found
 
@@ -198,7 +198,7 @@ def test_a_limit_is_filled_up_again_where_an_image_of_the_first_ones_is_dropped(
     world.run_infer(data, model, out, limit=10)
     for _ in range(2):
         first = open_snapshot(str(data)).read_all(["image_id"])["image_id"].to_pylist()[:10]
-        assert list(world.content(out)) == first
+        assert set(world.content(out)) == set(first)
         for folder in ("images", "masks"):
             (source / first[4].replace("images", folder)).unlink()
         world.run_ingest(source, data, shard_rows=20, deleted="drop")
