@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from segtasks.checks.config import CheckSettings
-from segtasks.config import Config, Plugin, execution
+from segtasks.config import Config, Plugin, execution, output_part
 from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
 from segtasks.refs import Ref
+from segtasks.shards.digest import content_id
 from segtasks.spec import Crop, DecodePolicy, Resize
 from segtasks.storage._options import refuse_secrets
 from segtasks.training.config import TrainingConfig
@@ -107,6 +108,17 @@ class PreprocessConfig(StageConfig, Selection):
     encoding: Literal["png", "jpeg"] = Field(
         default="png", description="how images whose pixels change are stored: png (lossless), jpeg (quality 95); others keep their bytes"
     )
+    output: str = execution(
+        "", description="URL of the prepared images; by default <data>-prepared/<hash of these settings>, so that they are found done again"
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _default_output(cls, data: Any, handler: ModelWrapValidatorHandler[PreprocessConfig]) -> PreprocessConfig:
+        config = handler(data)
+        if config.output:
+            return config
+        return config.model_copy(update={"output": f"{Ref.parse(config.data).url}-prepared/{content_id(output_part(config))[:12]}"})
 
 
 class TrainConfig(StageConfig, TrainingConfig, Selection):

@@ -14,10 +14,14 @@ from PIL import Image
 from segtasks.codecs import rle
 from segtasks.codecs.image import decode_image
 from segtasks.codecs.mask import decode_mask
+from segtasks.config import validate
+from segtasks.engines import open_engine
 from segtasks.errors import ConfigError, InputError
 from segtasks.shards import open_snapshot, verify
 from segtasks.spec import DecodePolicy, Resize
 from segtasks.stages import _prepare, preprocess
+from segtasks.stages.config import PreprocessConfig
+from segtasks.stages.result import StageResult
 from segtasks.storage import open_store
 from segtasks.transforms.fit import fit_mask, plan_fit
 from segtasks.transforms.histogram import class_pixels
@@ -303,3 +307,21 @@ def test_a_crop_over_the_edge_refuses_that_image_alone(tmp_path: Path) -> None:
     (refused,) = open_snapshot(result.url).quarantined()
     assert (refused["image_id"], refused["error_type"]) == ("small.png", "ShapeError")
     assert "the image is 12x16, crop takes rows 8 to 24 and columns 0 to 32" in refused["error"]
+
+
+def test_without_an_output_the_settings_name_it_and_what_was_made_with_them_is_found_again(tmp_path: Path) -> None:
+    publish(tmp_path / "data", [sample(0)])
+
+    def run(**settings: Any) -> StageResult:
+        config = validate(PreprocessConfig, {"data": str(tmp_path / "data"), "engine": world.inline, **settings})
+        return preprocess.preprocess(config, open_engine(world.inline))
+
+    small, again, other = run(resize={"height": 12, "width": 16}), run(resize={"width": 16, "height": 12}, max_quarantined=0.5), run()
+    assert small.url.startswith(f"{tmp_path}/data-prepared/")
+    assert (again.url, again.already_done) == (small.url, True)
+    assert other.url != small.url
+    by_number = validate(PreprocessConfig, {"data": f"{tmp_path}/data@1", "resize": {"height": 12, "width": 16}})
+    assert by_number.output == small.url
+    assert validate(PreprocessConfig, {"data": "a", "output": "b"}).output == "b"
+    with pytest.raises(ConfigError, match="data: missing"):
+        validate(PreprocessConfig, {})
