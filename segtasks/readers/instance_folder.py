@@ -121,15 +121,15 @@ class InstanceFolderReader:
         if not is_grey(stored):
             raise LabelError(f"{path} is in colour; needed: 0 and one other value for the object")
         values = stored if stored.ndim == 2 else stored[:, :, 0]
-        found = np.unique(values)
-        if not found.any():
+        mask: NDArray[np.bool_] = values != 0
+        if not mask.any():
             raise LabelError(f"{path} is empty: no pixel is of the object; remove the file if there is none")
-        if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+        if (values[mask] != values.max()).any():
+            found = np.unique(values)
             raise LabelError(
                 f"{path} has the values {found[:8].tolist()}{' and more' if len(found) > 8 else ''}; needed: 0 and one other value, as a "
                 "file is of one object (an image of ids is for the format folder; a mask must not be blurred by resizing)"
             )
-        mask: NDArray[np.bool_] = values != 0
         return mask
 
     def _split(self, image: str) -> str:
