@@ -44,7 +44,7 @@ class Shape:
 
 def read_head(source: Store, entry: Entry) -> Any:
     """The JSON, of an embedded image only that there is one (labelme writes it last). `ValueError` or `RecursionError` for no JSON."""
-    start = source.read_range(entry.path, 0, min(entry.size, _head_bytes))
+    start = source.read_range(entry.path, 0, min(entry.size, _head_bytes)) if entry.size else b""  # stores refuse empty ranges
     found = _image_data.search(start)
     if found:
         try:
