@@ -37,10 +37,10 @@ class Config(BaseConfig):
     """Options of the CVAT writer."""
 
     shape: Literal["mask", "polygon"] = Field(default="mask", description="kind of shape an object becomes")
-    folders: Literal["join", "keep", "drop"] = Field(
-        default="join",
-        description="an image's folders: join makes them part of its name (a__b.jpg), keep leaves them, drop forgets them; names must be "
-        "those that the task's images have, and what is uploaded in the browser has none",
+    names: Literal["flat", "path", "base", "id"] = Field(
+        default="flat",
+        description="how images are called, as it must be in the task: flat has folders in the name (a__b.jpg), path keeps them, base has "
+        "none (nor has what is uploaded in the browser), id is the image's id, for tasks made of the source itself",
     )
     image_root: str = Field(default="", description="put before each image's name, where the task has images of a share or bucket")
     source: Literal["auto", "manual"] = Field(default="auto", description="who made the labels, as CVAT's files have it")
@@ -67,11 +67,12 @@ class CvatWriter:
         if not is_xml(name):
             raise LabelError(f"{name!r} has a character that XML cannot hold")
         put(self._target, f"{split}/images/{name}", sample.image)
+        known = posixpath.splitext(f"{split}/{name}")[0]  # CVAT looks at no suffix
         size = [sample.height, sample.width]
-        return {"image_id": sample.image_id, "path": f"{split}/{name}", "name": name, "size": size, "shapes": self._shapes(sample)}
+        return {"image_id": sample.image_id, "known": known, "name": name, "size": size, "shapes": self._shapes(sample)}
 
     def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
-        require_unique(splits, "path")
+        require_unique(splits, "known")
         attributes = {name for entries in splits.values() for entry in entries for shape in entry["shapes"] for name in shape["attributes"]}
         labels = [_label(item.name, item.color, attributes) for item in self._classes]
         self._target.replace("labels.json", json.dumps(labels, ensure_ascii=False, indent=1).encode())
@@ -82,10 +83,8 @@ class CvatWriter:
                 self._target.replace(f"{split or no_split}/annotations.xml", file.read())
 
     def _name(self, sample: Labelled) -> str:
-        """Of an image that is not written, its own: the task has it already."""
-        stem = stem_of(sample)
-        name = sample.image_id if sample.image is None else f"{stem}{image_suffix(sample)}"
-        return {"join": name.replace("/", "__"), "keep": name, "drop": posixpath.basename(name)}[self._config.folders]
+        path = f"{stem_of(sample)}{image_suffix(sample)}"  # refuses an id that leads elsewhere
+        return {"flat": path.replace("/", "__"), "path": path, "base": posixpath.basename(path), "id": sample.image_id}[self._config.names]
 
     def _shapes(self, sample: Labelled) -> list[JSON]:
         """Large objects first. `group` counts in the image, from 1; 0 is none."""

@@ -173,20 +173,25 @@ def test_groups_are_counted_through_the_task(tmp_path: Path) -> None:
 
 def test_images_are_named_as_the_task_has_them_and_numbered_by_name(tmp_path: Path) -> None:
     samples = [Labelled(name, "val", 2, 2, None, (), image=b"x", media_type="image/png") for name in ("val/z/b.png", "images/a&b.png")]
-    for folders, first in (("join", "z__b.png"), ("keep", "z/b.png"), ("drop", "b.png")):
-        root = written(tmp_path / folders, *samples, folders=folders, image_root="bucket/set")
+    for names, first, second in (
+        ("flat", "z__b.png", "a&b.png"),
+        ("path", "z/b.png", "a&b.png"),
+        ("base", "b.png", "a&b.png"),
+        ("id", "val/z/b.png", "images/a&b.png"),
+    ):
+        root = written(tmp_path / names, *samples, names=names, image_root="bucket/set")
         assert [(image.attrib["id"], image.attrib["name"]) for image in root.findall("image")] == [
             ("1", f"bucket/set/{first}"),
-            ("0", "bucket/set/a&b.png"),
+            ("0", f"bucket/set/{second}"),
         ]
-        assert (tmp_path / folders / "val/images" / first).read_bytes() == b"x"
-    root = written(tmp_path / "labels", Labelled("images/z/b.jpg", "val", 2, 2, None, ()), folders="keep")  # the task has the images
-    assert [image.attrib["name"] for image in root.findall("image")] == ["images/z/b.jpg"]
+        assert (tmp_path / names / "val/images" / first).read_bytes() == b"x"
 
 
 def test_what_cvat_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"val/x/a.png and val/y/a.png would both be val/a.png"):
-        written(tmp_path, *(Labelled(f"val/{part}/a.png", "val", 2, 2, None, ()) for part in "xy"), folders="drop")
+    with pytest.raises(InputError, match=r"val/x/a.png and val/y/a.png would both be val/a:"):
+        written(tmp_path, *(Labelled(f"val/{part}/a.png", "val", 2, 2, None, ()) for part in "xy"), names="base")
+    with pytest.raises(InputError, match=r"a.png and a.jpg would both be val/a:"):  # CVAT would give both frames' labels to one
+        written(tmp_path, *(Labelled(f"a.{suffix}", "val", 2, 2, None, ()) for suffix in ("png", "jpg")))
     with pytest.raises(LabelError, match="a character that XML cannot hold"):
         written(tmp_path, Labelled("a\x01.png", "", 2, 2, None, ()))
     store = open_store(str(tmp_path))
@@ -200,7 +205,7 @@ def test_what_cvat_cannot_hold_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", ["mask", "polygon"])
 def test_coco_tiny_comes_back_equal(tmp_path: Path, shape: str) -> None:
     run_ingest(data_folder("coco_tiny"), tmp_path / "data", format="coco")
-    run_export(tmp_path / "data", tmp_path / "out", {"name": "cvat", "options": {"shape": shape, "folders": "drop"}})
+    run_export(tmp_path / "data", tmp_path / "out", {"name": "cvat", "options": {"shape": shape, "names": "base"}})
     images = [
         image for path in (tmp_path / "out").glob("*/annotations.xml") for image in ElementTree.parse(path).getroot().findall("image")
     ]
