@@ -70,10 +70,13 @@ def open_raster(source: Store, path: str, sidecars: Collection[str] = ()) -> Ite
     try:
         with package.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), package.open(path, driver=driver, opener=opener) as raster:
             yield raster
-    except (package.errors.RasterioError, package.errors.CRSError) as error:
-        if not caught:
-            text = " ".join(str(error.__cause__ or error).split())[:200]
-            raise DecodeError(f"{path} cannot be read as a raster: {text}") from error
+    except Exception as error:
+        if caught:  # whatever was concluded from bytes that did not come
+            raise caught[0] from error
+        if not isinstance(error, (package.errors.RasterioError, package.errors.CRSError)):
+            raise
+        text = " ".join(str(error.__cause__ or error).split())[:200]
+        raise DecodeError(f"{path} cannot be read as a raster: {text}") from error
     if caught:
         raise caught[0]
 
@@ -178,13 +181,8 @@ class Place:
     projected: bool
 
     def meta(self, box: Box) -> dict[str, str]:
-        corners = [apply(self.transform, right * box[3], down * box[2]) for right in (0, 1) for down in (0, 1)]
-        xs, ys = zip(*corners)
-        return {
-            "crs": self.crs,
-            "transform": json.dumps(list(self.transform)[:6]),
-            "bounds": json.dumps([min(xs), min(ys), max(xs), max(ys)]),
-        }
+        bounds = bounds_of_pixels(self.transform, 0, 0, box[2], box[3])
+        return {"crs": self.crs, "transform": json.dumps(list(self.transform)[:6]), "bounds": json.dumps(bounds)}
 
     def spacing(self) -> tuple[float, ...]:
         """Of a pixel, Y before X, in the map's unit; of degrees there is none."""
@@ -192,8 +190,14 @@ class Place:
         return (float(np.hypot(b, e)), float(np.hypot(a, d))) if self.projected else ()
 
 
-def apply(transform: Any, column: float, row: float) -> tuple[float, float]:
-    """x and y of a point in pixels; of the inverse transform the other way round."""
+def bounds_of_pixels(transform: Any, top: float, left: float, bottom: float, right: float) -> tuple[float, float, float, float]:
+    """Least x and y, largest x and y of a part of the raster."""
+    xs, ys = zip(*(apply(transform, column, row) for column in (left, right) for row in (top, bottom)))
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def apply(transform: Any, column: Any, row: Any) -> tuple[Any, Any]:
+    """x and y of a point in pixels (or of arrays of them); of the inverse transform the other way round."""
     a, b, c, d, e, f = list(transform)[:6]
     return a * column + b * row + c, d * column + e * row + f
 

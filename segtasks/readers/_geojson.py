@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from segtasks.errors import LabelError
 from segtasks.readers._geo import Box, apply, rasterio
 
+_many = 500  # corners of a feature from which on it is cut to each window
 LONGITUDE_LATITUDE = "OGC:CRS84"
 
 
@@ -90,14 +92,20 @@ def to_crs(features: Features, crs: str, default: str | None, path: str) -> tupl
     return made
 
 
-def pixel_boxes(features: Sequence[Feature], transform: Any) -> NDArray[np.float64]:
-    """Top, left, bottom, right of each feature in pixels of the raster with this transform."""
-    inverse = ~transform
+def bounds_of(features: Sequence[Feature]) -> NDArray[np.float64]:
+    """Least x and y, largest x and y of each feature."""
     found = np.empty((len(features), 4))
     for at, one in enumerate(features):
-        columns, rows = zip(*(apply(inverse, *point) for point in _points(one)))
-        found[at] = min(rows), min(columns), max(rows), max(columns)
+        points = np.array(list(_points(one)))
+        found[at, :2], found[at, 2:] = points.min(axis=0), points.max(axis=0)
     return found
+
+
+def pixel_boxes(bounds: NDArray[np.float64], transform: Any) -> NDArray[np.float64]:
+    """Top, left, bottom, right in pixels of the raster with this transform, from bounds on the map."""
+    corners = [apply(~transform, bounds[:, x], bounds[:, y]) for x in (0, 2) for y in (1, 3)]
+    columns, rows = (np.stack(values) for values in zip(*corners))
+    return np.stack([rows.min(axis=0), columns.min(axis=0), rows.max(axis=0), columns.max(axis=0)], axis=1)
 
 
 def touching(places: NDArray[np.float64], box: Box) -> list[int]:
@@ -107,10 +115,45 @@ def touching(places: NDArray[np.float64], box: Box) -> list[int]:
     return [int(at) for at in np.flatnonzero(inside)]
 
 
+def clip(one: Feature, bounds: tuple[float, float, float, float]) -> Feature | None:
+    """A feature of very many corners cut to a box on the map, along whose edge it then goes on; None where nothing is left.
+
+    Otherwise a coast line would be handed on whole to each of its ten thousand windows. Others are as they are.
+    """
+    if sum(1 for _ in _points(one)) <= _many:
+        return one
+    kept = []
+    for polygon in one.geometry["coordinates"]:
+        rings = [_cut(ring, bounds) for ring in polygon]
+        if rings[0]:
+            kept.append([ring for ring in rings if ring])
+    return Feature({"type": "MultiPolygon", "coordinates": kept}, one.name) if kept else None
+
+
+def _cut(ring: list[list[float]], bounds: tuple[float, float, float, float]) -> list[list[float]]:
+    """Sutherland and Hodgman 1974: against one side of the box after the other."""
+    for side in range(4):
+        axis, limit, sign = side % 2, bounds[side], 1 if side < 2 else -1
+        made: list[list[float]] = []
+        for before, point in pairwise(ring):
+            inside, was_inside = sign * (point[axis] - limit) >= 0, sign * (before[axis] - limit) >= 0
+            if inside != was_inside:
+                share = (limit - before[axis]) / (point[axis] - before[axis])
+                crossing = [before[0] + share * (point[0] - before[0]), before[1] + share * (point[1] - before[1])]
+                crossing[axis] = limit
+                made.append(crossing)
+            if inside:
+                made.append(point)
+        if not made:
+            return []
+        ring = [*made, made[0]]
+    return ring
+
+
 def burn(geometry: dict[str, Any], transform: Any, height: int, width: int, *, all_touched: bool) -> NDArray[np.bool_]:
     """The pixels HxW that GDAL's rasteriser sets; only the part that the geometry reaches is looked at."""
     mask = np.zeros((height, width), np.bool_)
-    top, left, bottom, right = pixel_boxes([Feature(geometry, "")], transform)[0]
+    top, left, bottom, right = pixel_boxes(bounds_of([Feature(geometry, "")]), transform)[0]
     first_row, first_column = max(0, math.floor(top) - 1), max(0, math.floor(left) - 1)
     rows, columns = min(height, math.ceil(bottom) + 1) - first_row, min(width, math.ceil(right) + 1) - first_column
     if rows <= 0 or columns <= 0:

@@ -25,8 +25,9 @@ from segtasks.config import Config as BaseConfig
 from segtasks.errors import DataFault, DecodeError, LabelError, LimitError
 from segtasks.readers import _geo, _geojson
 from segtasks.readers._base import Instance, RawSample, SourceItem
-from segtasks.readers._geo_classes import Naming, find_spec, read_features
+from segtasks.readers._geo_classes import Naming, find_spec
 from segtasks.readers._geo_layout import Layout, split_of
+from segtasks.readers._geo_objects import Objects, find_objects
 from segtasks.readers._labels import to_indices
 from segtasks.readers._listing import item_version
 from segtasks.readers._objects import object_of, paint
@@ -108,13 +109,13 @@ class GeotiffReader:
         self._config, self._source, self._spec = config, source, spec
         self._layout = Layout(source, config.images, config.labels, config.label_suffix, config.suffixes, config.vectors)
         self._limits: dict[str, list[tuple[float, float]]] = {}
-        self._of_all: _geojson.Features | None = None
+        self._naming = Naming(config.class_property, config.classes, config.vectors, config.infer_from)
+        self._last: tuple[tuple[str, str], Objects] | None = None
         self._lock = threading.Lock()
 
     def spec(self) -> DatasetSpec:
         if self._spec is None:
-            named = Naming(self._config.class_property, self._config.classes, self._config.vectors, self._config.infer_from)
-            self._spec = find_spec(self._source, self._layout, named)
+            self._spec = find_spec(self._source, self._layout, self._naming)
         return self._spec
 
     def scan(self) -> Iterator[SourceItem]:
@@ -167,48 +168,33 @@ class GeotiffReader:
             with _geo.open_raster(self._source, entry.path, beside) as raster:
                 bands = _geo.bands_of(raster, config.bands, config.depth, entry.path)
                 size, place = (raster.height, raster.width), _geo.place_of(raster, (0, 0, 1, 1))
-        except DataFault:
+        except (DataFault, FileNotFoundError):
             whole = _details((), beside)
             yield SourceItem(image_id=entry.path, size=max(1, entry.size), version=item_version(*files), details=whole, **shared)
             return
-        objects, fault = self._objects(labels["vectors"], place.crs) if "vectors" in labels else ((), "")
-        places = _geojson.pixel_boxes(objects, place.transform)
+        objects = self._objects(labels["vectors"], place.crs) if "vectors" in labels else None
+        places = _geojson.pixel_boxes(objects.bounds, place.transform) if objects else None
         window, digits = config.window, max(4, len(str(max(size))))
         for box in _geo.boxes(*size, (window.height, window.width), window.overlap) if window else [(0, 0, *size)]:
             version = item_version(*files)
             inside: list[Any] | None = None
-            if "vectors" in labels:
-                inside = [[objects[at].name, objects[at].geometry["coordinates"]] for at in _geojson.touching(places, box)]
-                version += f"+{hashlib.sha256(json.dumps([inside, fault]).encode()).hexdigest()[:16]}"
+            if objects is not None and places is not None:
+                inside = objects.inside(places, box, place)
+                version += f"+{hashlib.sha256(json.dumps([inside, objects.fault]).encode()).hexdigest()[:16]}"
             yield SourceItem(
                 image_id=f"{entry.path}#y={box[0]:0{digits}d},x={box[1]:0{digits}d}" if window else entry.path,
                 size=box[2] * box[3] * len(bands) * config.depth // 8,
                 version=version,
-                details=_details(box, beside, inside, fault),
+                details=_details(box, beside, inside, objects.fault if objects else ""),
                 **shared,
             )
 
-    def _objects(self, path: str, crs: str) -> tuple[tuple[_geojson.Feature, ...], str]:
-        """The file's features in the raster's coordinates, named by their class; or none, and what is wrong with them."""
-        config, known = self._config, self.spec().names[1:]
-        named = []
-        try:
-            for one in _geojson.to_crs(self._features_of(path), crs, config.labels_crs, path):
-                name = one.name if config.class_property else known[0]
-                if name not in known:
-                    found = f"{config.class_property} {name!r}" if name else f"no {config.class_property}"
-                    raise LabelError(f"{path} has a feature with {found}; known classes: {', '.join(known)}")
-                named.append(_geojson.Feature(one.geometry, name))
-        except LabelError as fault:
-            return (), str(fault)
-        return tuple(named), ""
-
-    def _features_of(self, path: str) -> _geojson.Features:
-        if path != self._config.vectors:
-            return read_features(self._source, path, self._config.class_property)
-        if self._of_all is None:
-            self._of_all = read_features(self._source, path, self._config.class_property)
-        return self._of_all
+    def _objects(self, path: str, crs: str) -> Objects:
+        """The file's features in coordinates of `crs`. The last ones are kept: many rasters may share a file."""
+        if self._last is None or self._last[0] != (path, crs):
+            naming, known = self._naming, self.spec().names[1:]
+            self._last = (path, crs), find_objects(self._source, path, crs, naming, known, self._config.labels_crs)
+        return self._last[1]
 
     def _truth(
         self, item: SourceItem, details: dict[str, Any], size: tuple[int, int], box: _geo.Box, place: _geo.Place

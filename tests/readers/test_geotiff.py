@@ -604,3 +604,29 @@ def test_boxes_cover_everything_once_without_overlap():
     assert list(_geo.boxes(3, 4, (10, 10), 2)) == [(0, 0, 3, 4)]
     assert [(box[1], box[3]) for box in _geo.boxes(1, 10, (5, 4), 2)] == [(0, 4), (2, 4), (4, 4), (6, 4)]
     assert [(box[1], box[3]) for box in _geo.boxes(1, 11, (5, 4), 2)] == [(0, 4), (2, 4), (4, 4), (6, 4), (8, 3)]
+
+
+def test_a_feature_of_very_many_corners_is_cut_to_each_window_and_its_pixels_stay(tmp_path):
+    put(tmp_path, "images/a.tif", noise(0, (1, 400, 400)))
+    turns = np.linspace(0, 2 * np.pi, 4001)[:-1]
+    radii = 150 + 30 * np.sin(40 * turns) + np.random.default_rng(0).uniform(-3, 3, turns.size)
+    outer = [list(_geo.apply(UTM, 190 + radius * np.cos(turn), 205 + radius * np.sin(turn))) for turn, radius in zip(turns, radii)]
+    hole = [list(_geo.apply(UTM, 180 + 60 * np.cos(turn), 200 + 50 * np.sin(turn))) for turn in turns]
+    shape = polygon([*outer, outer[0]], [*hole, hole[0]])
+    put_json(tmp_path, "labels/a.geojson", shape)
+    whole = rasterize([(shape["geometry"], 1)], out_shape=(400, 400), transform=UTM, dtype=np.uint8)
+    made = reader(tmp_path, window=cut(64, 64))
+    items = list(made.scan())
+    for item in items:
+        top, left, height, width = box_of(sample := made.read(item))
+        np.testing.assert_array_equal(sample.mask, whole[top : top + height, left : left + width])
+    assert sum(len(item.details) for item in items) < 3 * (tmp_path / "labels/a.geojson").stat().st_size
+
+
+def test_a_raster_that_is_gone_when_it_is_listed_is_refused_alone(tmp_path):
+    put(tmp_path, "a.tif", noise(0, (1, 20, 20)))
+    put(tmp_path, "b.tif", noise(0, (1, 20, 20)))
+    made = reader(tmp_path)
+    made.spec()  # the listing is made
+    (tmp_path / "a.tif").unlink()
+    assert [item.image_id for item in made.scan()] == ["a.tif", "b.tif#y=0000,x=0000"]
