@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from segtasks.errors import DecodeError, InputError, did_you_mean
 from segtasks.readers._ranges import Ranges
-from segtasks.shards.records import KEY
 from segtasks.storage import Store
 
 part_bytes = 8 << 20
+_SHARD = b"segtasks"  # what the footer of a shard of ours has, see docs/format.md
 _most_rows = 1024  # in a part
 _parts_kept = 2  # of each row group: the reader's threads are at most a few rows apart
 _groups_kept = 2  # where one row group ends and the next begins
@@ -49,20 +49,22 @@ class Table:
         self._path = path
         try:
             self._file = pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes)
-        except (pa.ArrowException, OSError) as error:
+            self.schema: pa.Schema = self._file.schema_arrow
+            self.names: list[str] = self.schema.names
+            self._paths = [self._file.schema.column(at).path for at in range(len(self._file.schema))]
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _unreadable(error, InputError(f"{path} is no Parquet file, or is cut off: {error}")) from error
-        self.schema: pa.Schema = self._file.schema_arrow
         self.groups: int = self._file.num_row_groups
         self._facts: dict[bytes, bytes] = self._file.metadata.metadata or {}
-        if KEY in self._facts:
+        if _SHARD in self._facts:
             raise InputError(
                 f"{path} is a shard of a segtasks shard set, ingested already; needed: that set's URL where its data is asked for"
             )
 
     def require(self, name: str) -> None:
-        if name not in self.schema.names:
-            names = ", ".join(self.schema.names[:20])
-            raise InputError(f"{self._path} has no column {name!r}.{did_you_mean(name, self.schema.names)} Its columns: {names}")
+        if name not in self.names:
+            names = ", ".join(self.names[:20])
+            raise InputError(f"{self._path} has no column {name!r}.{did_you_mean(name, self.names)} Its columns: {names}")
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """The names of the ClassLabel at `column` (`objects.category`); without one of the only ClassLabel there is."""
@@ -80,18 +82,23 @@ class Table:
 
     def bytes_a_row(self, group: int, columns: Sequence[str]) -> int:
         """What a row of the group takes in the file, on average."""
-        facts = self._file.metadata.row_group(group)
-        sizes = [one.total_compressed_size for one in _leaves(facts, columns)]
+        sizes = [one.total_compressed_size for one in self._leaves(group, columns)]
         return int(sum(sizes) // max(1, self.rows_of(group)))
 
     def all_null(self, column: str) -> bool:
         """Whether the footer says that no row has a value there."""
         for group in range(self.groups):
-            facts = self._file.metadata.row_group(group)
-            for leaf in _leaves(facts, [column]):
-                if leaf.statistics is None or leaf.statistics.null_count != facts.num_rows:
+            for leaf in self._leaves(group, [column]):
+                if leaf.statistics is None or leaf.statistics.null_count != self.rows_of(group):
                     return False
         return True
+
+    def _leaves(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
+        """The stored columns that make up these ones."""
+        facts = self._file.metadata.row_group(group)
+        for place, path in enumerate(self._paths):
+            if path.split(".")[0] in columns or path in columns:
+                yield facts.column(place)
 
     def small_rows(self, group: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The row group's rows with these columns alone, which may be none."""
@@ -100,7 +107,11 @@ class Table:
                 yield {}
             return
         for part in self.parts(group, columns, _most_rows):
-            yield from part.to_pylist()
+            try:
+                rows = part.to_pylist()
+            except UnicodeDecodeError as error:
+                raise InputError(f"{self._path}: {', '.join(columns)} in row group {group} are no text in UTF-8: {error}") from error
+            yield from rows
 
     def column(self, name: str) -> Iterator[Any]:
         """The values of one column, from the first row on."""
@@ -170,7 +181,7 @@ class _Cursor:
         self._file = source.open(path)
         try:
             table = Table(path, self._file, _buffer_bytes)
-            missing = [name for name in columns if name not in table.schema.names]
+            missing = [name for name in columns if name not in table.names]
             if group >= table.groups or missing:
                 raise DecodeError(f"{self._where} is not as it was when listed: the file was written again; run again")
             self._parts, self._rows = table.parts(group, columns), table.rows_of(group)
@@ -202,19 +213,14 @@ class _Cursor:
             if self._next >= self._rows:
                 self.close()
         start, part = next(kept for kept in reversed(self._kept) if kept[0] <= row)
-        found: dict[str, Any] = part.slice(row - start, 1).to_pylist()[0]
+        try:
+            found: dict[str, Any] = part.slice(row - start, 1).to_pylist()[0]
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"{self._where}, row {row} has text that is not in UTF-8: {error}") from error
         return found
 
     def close(self) -> None:
         self._file.close()
-
-
-def _leaves(facts: Any, columns: Sequence[str]) -> Iterator[Any]:
-    """The stored columns that make up these ones."""
-    for place in range(facts.num_columns):
-        leaf = facts.column(place)
-        if leaf.path_in_schema.split(".")[0] in columns or leaf.path_in_schema in columns:
-            yield leaf
 
 
 def _features(facts: Mapping[bytes, bytes]) -> Any:

@@ -194,7 +194,7 @@ def test_by_reference_the_shards_hold_no_bytes_and_the_same_sizes(tmp_path):
     assert all(row["image"] == {"bytes": None, "path": row["source_uri"]} for row in reference)
     assert [image_bytes(row, None) for row in reference] == [row["image"]["bytes"] for row in value]
     sizes = {url: sum(record.bytes for record in open_snapshot(str(tmp_path / url)).shards()) for url in ("value", "reference")}
-    assert sizes["reference"] < 20_000 < 400_000 < sizes["value"]
+    assert sizes["reference"] < sizes["value"] / 20
 
 
 def test_a_referenced_image_that_is_gone_or_was_replaced_is_refused_alone(tmp_path):

@@ -434,3 +434,13 @@ def test_what_was_concluded_is_logged(store, caplog):
         assert reader(store).spec().classes == ()
     assert "no column of masks in t.parquet" in caplog.text
     assert threading.active_count() < 50
+
+
+def test_text_that_is_not_in_utf_8_is_said(store):
+    bad = pa.Array.from_buffers(pa.string(), 1, [*pa.array(["abcd"]).buffers()[:2], pa.py_buffer(b"\xff\xfe\xca\x01")])
+    store.create("t.parquet", encode({"image": [png(photo(0))], "site": bad}))
+    with pytest.raises(InputError, match=r"t\.parquet: site in row group 0 are no text in UTF-8"):
+        ids(store, group="site")
+    made = reader(store, meta=("site",))
+    with pytest.raises(DecodeError, match="row 0 has text that is not in UTF-8"):
+        made.read(next(made.scan()))
