@@ -96,10 +96,15 @@ SPLIT_HEADER = ("split", "done", "quarantined", "shards")
 
 
 def split_table(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Rows in the shards' files, by split; deleted rows are not taken off here."""
+    """Live rows and shards by split."""
+    from segtasks.shards.snapshot import deleted_facts
+    from segtasks.shards.writer import OK, QUARANTINED
+
     totals: dict[str, Counter[str]] = {}
     for record in snapshot.shards():
-        totals.setdefault(record.split, Counter()).update(done=record.done, quarantined=record.quarantined, shards=1)
+        gone = deleted_facts(snapshot.store, snapshot.file.rows, record)[1]
+        live = {"done": record.done - gone[OK], "quarantined": record.quarantined - gone[QUARANTINED]}
+        totals.setdefault(record.split, Counter()).update(**live, shards=1)
     return [{"split": split, **{key: total[key] for key in SPLIT_HEADER[1:]}} for split, total in totals.items()]
 
 

@@ -43,6 +43,7 @@ def propose_delta(items: Iterable[SourceItem], config: IngestConfig, store: Stor
                     spool.add(item, retried=what == "retried")
                     (new_ids.extend(digest) if place < 0 else replaced.append(place))
         _require_unique(new_ids, spool, config)
+        del new_ids
         dropped = _gone(known, config)
         changes["dropped"] = len(dropped)
         namer = Namer(recipe.id, latest.number if latest else 0, latest.listed.keys() if latest else frozenset())
@@ -79,8 +80,9 @@ def _what(known: Known, place: int, item: SourceItem, config: IngestConfig) -> s
 
 
 def _require_unique(digests: bytearray, spool: Spool, config: IngestConfig) -> None:
-    """16 bytes an id, sorted: a set of as many strings would take ten times that."""
-    ids = np.sort(np.frombuffer(digests, "S16"))
+    """16 bytes an id, sorted in place: a set of as many strings would take ten times that."""
+    ids = np.frombuffer(digests, "S16")
+    ids.sort()
     twice = ids[1:][ids[1:] == ids[:-1]]
     if len(twice):
         wanted = twice[0].ljust(16, b"\0")  # NumPy cuts zeros off the end

@@ -6,6 +6,7 @@ What stays in memory is 28 bytes an item (32 with groups), so that a listing of 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import tempfile
@@ -163,17 +164,19 @@ def rows_a_shard(rows: int, shard_rows: int) -> int:
 
 def _parts(lot: Lot, shard_bytes: int, most_rows: int) -> Iterator[tuple[int, int, int]]:
     """Runs that stay together: where each ends, its rows and its bytes."""
-    sizes = lot.sizes.tolist()
-    groups = lot.groups.tolist() if lot.groups is not None else None
-    rows = size = 0
-    for at, one in enumerate(sizes):
-        same = groups is not None and at > 0 and groups[at] == groups[at - 1]
-        if rows and not (same and rows < most_rows and size + one <= shard_bytes):
-            yield at, rows, size
-            rows = size = 0
-        rows, size = rows + 1, size + one
+    rows = size = at = 0
+    last: int | None = None
+    for start in range(0, len(lot.rows), _items_a_batch):  # not all of them as Python objects at once
+        part = slice(start, start + _items_a_batch)
+        groups = lot.groups[part].tolist() if lot.groups is not None else itertools.repeat(None)
+        for one, group in zip(lot.sizes[part].tolist(), groups):
+            same = group is not None and group == last
+            if rows and not (same and rows < most_rows and size + one <= shard_bytes):
+                yield at, rows, size
+                rows = size = 0
+            rows, size, at, last = rows + 1, size + one, at + 1, group
     if rows:
-        yield len(sizes), rows, size
+        yield at, rows, size
 
 
 class Namer:

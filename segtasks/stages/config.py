@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from segtasks.checks.config import CheckSettings
 from segtasks.config import Config, Plugin, execution, output_part
@@ -81,10 +81,15 @@ class IngestConfig(StageConfig):
     )
     retry_quarantined: bool = execution(False, description="read refused images again, also where nothing of them changed in the source")
 
+    @field_validator("splits")
+    @classmethod
+    def _splits_are_whole(cls, shares: dict[str, float]) -> dict[str, float]:
+        if shares and not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+            raise ValueError(f"the shares add up to {sum(shares.values()):g}; needed: 1")
+        return shares
+
     @model_validator(mode="after")
-    def _splits_are_whole(self) -> IngestConfig:
-        if self.splits and not math.isclose(sum(self.splits.values()), 1, abs_tol=1e-6):
-            raise ValueError(f"the shares of splits add up to {sum(self.splits.values()):g}; needed: 1")
+    def _resplit_has_splits(self) -> IngestConfig:
         if self.resplit and not self.splits:
             raise ValueError("resplit needs splits, for example {train: 0.8, val: 0.1, test: 0.1}")
         return self
