@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 
 from segtasks.codecs.image import decode_image, encode_jpeg, encode_png, read_header
@@ -13,6 +14,7 @@ from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled
 
 _IMAGE_FOLDERS = ("images", "JPEGImages", "leftImg8bit")
+_PART = re.compile(r"(?:#[a-z]+=[^/#]*)+$")  # what an id has after the file's name: a tile, a window, a slice, a row of a table
 _SUFFIXES = {
     "image/jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "image/png": (".png",),
@@ -36,7 +38,7 @@ def upright(image: bytes, media_type: str, policy: DecodePolicy) -> tuple[bytes,
 
 def image_suffix(sample: Labelled) -> str:
     """The suffix of the image's own name where it fits its bytes, otherwise the usual one of its media type."""
-    own = posixpath.splitext(sample.image_id)[1]
+    own = posixpath.splitext(_PART.sub("", sample.image_id))[1]
     usual = _SUFFIXES.get(sample.media_type)
     if usual is None:
         return own
@@ -45,7 +47,7 @@ def image_suffix(sample: Labelled) -> str:
 
 def stem_of(sample: Labelled, *, flat: bool = False) -> str:
     """The image's path without suffix, below a folder `images` (or what other formats call it) and that of its split; `flat`: with `__`
-    for `/`. `LabelError` for a path that leads out of the target."""
+    for `/`. A tile's place stays: `a/b#y=0000,x=0512`. `LabelError` for a path that leads out of the target."""
     parts = sample.image_id.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in sample.image_id or "\0" in sample.image_id:
         raise LabelError(f"{sample.image_id!r} is no relative path, and cannot be a file's name")
@@ -53,7 +55,8 @@ def stem_of(sample: Labelled, *, flat: bool = False) -> str:
     parts = parts[start:]
     if len(parts) > 1 and sample.split and sample.split in (parts[0], usual_split(parts[0])):
         parts = parts[1:]
-    stem = posixpath.splitext("/".join(parts))[0]
+    part = _PART.search(parts[-1])
+    stem = posixpath.splitext(_PART.sub("", "/".join(parts)))[0] + (part[0] if part else "")
     return stem.replace("/", "__") if flat else stem
 
 

@@ -20,7 +20,8 @@ from segtasks.errors import ConfigError, InputError
 from segtasks.shards import open_snapshot, verify
 from segtasks.spec import DecodePolicy, Resize
 from segtasks.stages import _prepare, preprocess
-from segtasks.stages.config import PreprocessConfig
+from segtasks.stages.compact import compact
+from segtasks.stages.config import CompactConfig, PreprocessConfig
 from segtasks.stages.result import StageResult
 from segtasks.storage import open_store
 from segtasks.transforms.fit import fit_mask, plan_fit
@@ -234,6 +235,25 @@ def test_an_image_that_goes_or_changes_takes_all_its_tiles_along(tmp_path: Path)
     new = np.asarray(Image.open(tmp_path / "source/images/train/i0002.png"))
     changed = [one for one in tiles if "i0002" in one["parent_id"]]
     np.testing.assert_array_equal(pixels_of(changed[0]), new[:16, :16])
+    assert verify(str(tmp_path / "tiles")).problems == ()
+
+
+def test_after_a_compaction_of_the_data_tiles_are_copied_and_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for start in (0, 3, 6):
+        world.write_images(tmp_path / "source", 3, start=start)
+        world.run_ingest(tmp_path / "source", tmp_path / "data")
+    tile = {"height": 16, "width": 16}
+    world.run_preprocess(tmp_path / "data", tmp_path / "tiles", tile=tile)
+    before = rows_of(tmp_path / "tiles")
+    compacted = compact(validate(CompactConfig, {"output": str(tmp_path / "data"), "engine": world.inline}), open_engine(world.inline))
+    assert compacted.counts["shards"] == 1
+    monkeypatch.setattr(_prepare.Preparer, "rows", None)
+    monkeypatch.setattr(preprocess, "most_shard_bytes", 16 * 16 * 3 * 4 * 4)
+    result = world.run_preprocess(tmp_path / "data", tmp_path / "tiles", tile=tile)
+    assert result.counts["inputs"] == 9
+    by_id = {one["image_id"]: one for one in rows_of(tmp_path / "tiles")}
+    assert by_id == {one["image_id"]: one for one in before}
+    assert len(open_snapshot(str(tmp_path / "tiles")).shards()) == 3
     assert verify(str(tmp_path / "tiles")).problems == ()
 
 
