@@ -19,7 +19,7 @@ from segtasks.testing.models import check_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FOR_USERS = [ROOT / "README.md", ROOT / "docs" / "operations.md", ROOT / "docs" / "adding.md"]
+FOR_USERS = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("data.md", "operations.md", "adding.md"))]
 
 
 def options_of(verb: str) -> set[str]:
@@ -30,7 +30,7 @@ def options_of(verb: str) -> set[str]:
 
 @pytest.mark.parametrize("page", FOR_USERS, ids=lambda page: page.name)
 def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
-    named = re.findall(r"segtasks ([a-z]+)([^\n`|#]*)", re.sub(r"pip install[^\n]*", "", page.read_text()))
+    named = re.findall(r"segtasks ([a-z]+(?:-[a-z]+)*)([^\n`|#]*)", re.sub(r"pip install[^\n]*", "", page.read_text()))
     commands = [(verb, rest) for verb, rest in named if verb in VERBS or "--" in rest]
     assert commands
     for verb, rest in commands:
