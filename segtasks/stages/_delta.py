@@ -26,7 +26,7 @@ _items_at_once = 8192
 
 
 def propose_delta(items: Iterable[SourceItem], config: IngestConfig, store: Store, recipe: Recipe, latest: Snapshot | None) -> Proposal:
-    """Units for what must be read, and rows to drop. `items` are streamed: memory holds some 30 bytes of each, and 40 of each known row."""
+    """Units for what must be read, and rows to drop. `items` are streamed: what is kept of each, and of each known row, is numbers."""
     known = Known(latest)
     changes: Counter[str] = Counter()
     replaced: list[int] = []

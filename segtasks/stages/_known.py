@@ -1,5 +1,5 @@
-"""What the output of ingest holds already, as sorted arrays: 37 bytes a row and no Python object, so that a delta over ten million
-images fits into any driver."""
+"""What the output of ingest holds already, as sorted arrays: 37 bytes a row (90 while they are sorted) and no object of Python's, so that a
+delta over ten million images fits into any driver."""
 
 from __future__ import annotations
 
