@@ -23,7 +23,7 @@ def outlines(counts: bytes, height: int, width: int) -> list[list[float]]:
 
 
 def outline(counts: bytes, height: int, width: int) -> list[float]:
-    """One polygon for the whole mask, its parts joined like holes; an empty list for an empty mask. For formats of one polygon an object."""
+    """One polygon for the whole mask, its parts joined like holes; empty for an empty mask. For formats of one polygon an object."""
     parts = outlines(counts, height, width)
     joined = parts[0] if parts else []
     for part in parts[1:]:

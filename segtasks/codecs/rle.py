@@ -82,7 +82,7 @@ def decode(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def decode_box(counts: bytes, height: int, width: int, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-    """The part of the mask inside `box` (top, left, height, width), which lies in the image; the rest is not decoded. Errors as in `decode`."""
+    """The part of the mask inside `box` (top, left, height, width), in the image; the rest is not decoded. Errors as in `decode`."""
     top, left, box_height, box_width = box
     try:
         part = rlemasklib.crop(_rle(counts, height, width), np.array([left, top, box_width, box_height], np.uint32))

@@ -55,7 +55,7 @@ class RawSample:
     referenced: Header | None = None  # set: the bytes stay where they are and `image` is empty; what their header says
     empty: bool = False  # nothing is there (a window without data): counted as a row of its id alone, and of nothing else
     spacing: tuple[float, ...] = ()  # size of a pixel along the image's axes, Y before X, in millimetres (or the unit of the map)
-    axes: str = "YXC"  # ZYX, CZYX: a whole volume in NIfTI's bytes; then mask and spacing are Z, Y, X in canonical orientation (codecs.volume)
+    axes: str = "YXC"  # ZYX, CZYX: a whole volume in NIfTI's bytes; mask and spacing are Z, Y, X, canonical (codecs.volume)
 
 
 class Reader(Protocol):

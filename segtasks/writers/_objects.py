@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtasks.codecs import rle
-from segtasks.spec import DatasetSpec
+from segtasks.spec import BACKGROUND_NAMES, DatasetSpec
 from segtasks.writers._base import Labelled, Scored
 
 most_ids = 65535
@@ -17,7 +17,7 @@ most_ids = 65535
 def is_background(spec: DatasetSpec, index: int) -> bool:
     """Whether the class is what is left between objects, and so none of them: every reader and most people call it so."""
     item = spec.classes[index]
-    return item.name.strip("_").lower() == "background" and not item.isthing
+    return item.name.lower() in BACKGROUND_NAMES and not item.isthing
 
 
 def objects_of(sample: Labelled, spec: DatasetSpec) -> tuple[Scored, ...]:
