@@ -1,5 +1,5 @@
 """A derived stage follows a compaction of its input without computing: rows whose image is the same are copied from the shards that
-were made of the old ones. An image is the same when its id and its source's version are."""
+were made of the old ones. An image is the same when its id, its source's version, its split and its group are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segtasks.stages._ahead import map_ahead
 from segtasks.stages._copy import COPIES
 
 threads = 16
-_KEYS = ["image_id", "source_version"]
+_KEYS = ["image_id", "source_version", "split", "group_id"]
 
 
 def copies_of_moved(
@@ -50,7 +50,7 @@ def _wanted(parent: Snapshot, unit: Unit, chosen: Chosen) -> pa.Table:
 
 
 def _had(parent: Snapshot, own: Snapshot, record: ShardRecord) -> pa.Table:
-    """Id and version of the image behind each live row; none where the shard it was made of is not in the store any more."""
+    """What image is behind each live row; none of them where the shard that it was made of is not in the store any more."""
     rows = pa.Table.from_pydict(
         dict(zip(("row", "image_id"), map(list, zip(*live_inputs(own, record), strict=True)), strict=True)),
         schema=pa.schema([("row", pa.int64()), ("image_id", pa.string())]),
@@ -60,5 +60,5 @@ def _had(parent: Snapshot, own: Snapshot, record: ShardRecord) -> pa.Table:
         with parent.store.open(record.parent_shard) as file:
             versions = read_parquet(file, columns=_KEYS).cast(pa.schema([(name, pa.string()) for name in _KEYS]))
     except FileNotFoundError:
-        return rows.slice(0, 0).append_column("source_version", pa.array([], pa.string()))
-    return rows.join(versions, keys="image_id", join_type="inner", use_threads=False).select(["row", "image_id", "path", "source_version"])
+        versions = pa.schema([(name, pa.string()) for name in _KEYS]).empty_table()
+    return rows.join(versions, keys="image_id", join_type="inner", use_threads=False)

@@ -308,6 +308,16 @@ def test_an_image_that_moves_to_another_split_or_group_is_read_again_though_its_
     }
 
 
+def test_predictions_move_with_their_images_to_another_split(tmp_path: Path, model: Path) -> None:
+    source, data, out = (tmp_path / name for name in ("source", "data", "out"))
+    for split in ("train", "val"):  # all of a shard moves, and no version changes
+        write_list(source, [{"id": one, "split": split} for one in "ab"])
+        world.run_ingest(source, data, format=LISTED)
+        world.run_infer(data, model, out)
+        assert {image_id: row["split"] for image_id, row in content(out).items()} == {"a": split, "b": split}
+    require_sound(out)
+
+
 @pytest.mark.parametrize("there", [[], ["a"]])
 def test_an_id_that_is_listed_twice_is_named(tmp_path: Path, there: list[str]) -> None:
     source, data = tmp_path / "source", tmp_path / "data"
