@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from segtasks.codecs.image import decode_image, encode_jpeg, encode_png
 from segtasks.codecs.mask import decode_mask, encode_mask
-from segtasks.errors import LabelError, LimitError, ShapeError
+from segtasks.errors import LimitError, ShapeError
 from segtasks.shards.schema import to_meta
 from segtasks.spec import MEAN_COLOR, Crop, DatasetSpec
 from segtasks.stages.config import PreprocessConfig
 from segtasks.transforms.fit import Fit, fit_image, fit_mask, plan_fit
+from segtasks.transforms.georeference import Axis, follow
 from segtasks.transforms.histogram import class_pixels
 from segtasks.transforms.instances import Objects
 from segtasks.transforms.tile import Tile, keeps_empty, plan_tiles
@@ -95,7 +96,7 @@ class Preparer:
         image, mask = decode_image(data, self._spec.decode).pixels, self._mask(row)
         for what, found in (("image", image), ("mask", mask)):
             if found is not None and found.shape[:2] != (plan.height, plan.width):
-                raise LabelError(f"the {what} is {found.shape[0]}x{found.shape[1]}, recorded are {plan.height}x{plan.width}")
+                raise ShapeError(f"the {what} is {found.shape[0]}x{found.shape[1]}, recorded are {plan.height}x{plan.width}")
         return _Pixels(row, image, mask, row["instances"])
 
     def _mask(self, row: Row) -> Mask | None:
@@ -117,6 +118,11 @@ class Preparer:
         spacing = whole.row["spacing"]
         if spacing:
             spacing = [*spacing[:-2], spacing[-2] * plan.crop.height / fit.height, spacing[-1] * plan.crop.width / fit.width]
+        meta = follow(
+            meta,
+            _axis(fit.canvas[0], plan.crop.height / fit.height, plan.crop.top, fit.top),
+            _axis(fit.canvas[1], plan.crop.width / fit.width, plan.crop.left, fit.left),
+        )
         return _Pixels({**whole.row, "spacing": spacing, "meta": to_meta(meta)}, image, mask, instances)
 
     def _tiles(self, whole: _Pixels, plan: Plan) -> list[Row]:
@@ -153,7 +159,8 @@ class Preparer:
         if known and not something and not keeps_empty(tile_id, tiling):
             return []
         place = {"tile_top": tile.top, "tile_left": tile.left, "image_height": plan.fit.canvas[0], "image_width": plan.fit.canvas[1]}
-        meta = to_meta({**facts_of(row), **{key: str(value) for key, value in place.items()}})
+        facts = follow(facts_of(row), Axis(tile.height, tile.top), Axis(tile.width, tile.left))
+        meta = to_meta({**facts, **{key: str(value) for key, value in place.items()}})
         group = row["group_id"] or row["image_id"]
         return [{**row, "image_id": tile_id, "parent_id": row["image_id"], "group_id": group, "meta": meta}]
 
@@ -193,6 +200,10 @@ class _Pixels:
     image: NDArray[np.uint8]
     mask: Mask | None
     instances: Sequence[Mapping[str, Any]] | None
+
+
+def _axis(canvas: int, scale: float, begin: int, padding: int) -> Axis:
+    return Axis(canvas, begin - padding * scale, scale)
 
 
 def _from(places: NDArray[np.intp], first: int) -> NDArray[np.intp]:

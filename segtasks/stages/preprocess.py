@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from segtasks.config import output_part
 from segtasks.engines import Engine
 from segtasks.errors import ConfigError, DataFault, InputError, ShapeError
@@ -64,29 +66,39 @@ def require_rows(snapshot: Snapshot, schema: str) -> None:
 
 
 def _crop(config: PreprocessConfig, parent: Snapshot) -> Crop | None:
-    """The region of the source's images, which is what a model has to be shown of them."""
+    """The region of the source's images, which is what a model has to be shown of them.
+
+    `ConfigError` for what a model could not do to whole images afterwards: a crop of resized images, or either of tiles.
+    """
+    if parent.file.rows == "tiles/1" and (config.crop or config.resize):
+        raise ConfigError(f"{parent.ref} holds tiles; needed: the data as ingested, in one preprocess that crops or resizes, then tiles")
+    if config.crop and parent.spec.resize:
+        raise ConfigError(f"{parent.ref} is resized already; needed: a crop of the data as ingested, in one preprocess with its resize")
     before = parent.spec.crop
     if config.crop is None or before is None:
-        if config.crop is not None and parent.spec.resize is not None:
-            raise ConfigError(f"{parent.ref} is resized already; needed: a crop of the data as ingested, in one preprocess with its resize")
         return config.crop or before
     return config.crop.model_copy(update={"top": before.top + config.crop.top, "left": before.left + config.crop.left})
 
 
 def _cut(parent: Snapshot, chosen: Chosen, config: PreprocessConfig) -> Iterator[Chosen]:
     """One unit a parent shard, or several where its tiles, or PNGs of what were JPEGs, would not fit into a shard."""
+    if not (config.crop or config.resize or config.tile):
+        yield chosen
+        return
     with parent.store.open(chosen.record.path) as file:
-        sizes = read_parquet(file, columns=["height", "width"])
-    heights, widths = (sizes[name].to_numpy()[list(chosen.positions)].tolist() for name in ("height", "width"))
+        sizes = read_parquet(file, columns=["height", "width"]).take(pa.array(chosen.positions, pa.int64()))
+    known: dict[tuple[int, int], int] = {}
     part: list[str] = []
-    size = 0
-    for image_id, height, width in zip(chosen.ids, heights, widths, strict=True):
-        more = _bytes(height, width, config)
-        if part and size + more > most_shard_bytes:
+    total = 0
+    for image_id, height, width in zip(chosen.ids, sizes["height"].to_pylist(), sizes["width"].to_pylist(), strict=True):
+        more = known.get((height, width))
+        if more is None:
+            more = known[height, width] = _bytes(height, width, config)
+        if part and total + more > most_shard_bytes:
             yield only(chosen, set(part))
-            part, size = [], 0
+            part, total = [], 0
         part.append(image_id)
-        size += more
+        total += more
     yield chosen if len(part) == len(chosen.ids) else only(chosen, set(part))
 
 

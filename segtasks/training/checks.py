@@ -25,5 +25,5 @@ def require_one_size(config: TrainingConfig, index: SplitIndex) -> None:
         shown = ", ".join(f"{width}x{height}" for height, width in sizes[:5]) + (", ..." if len(sizes) > 5 else "")
         raise InputError(
             f"split {config.train_split!r} has images of {len(sizes)} sizes ({shown}); a batch needs one: run `segtasks preprocess` with "
-            "resize, or set augment.crop to [height, width]"
+            "resize (stretch, letterbox) or tile, or set augment.crop to [height, width]"
         )

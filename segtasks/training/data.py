@@ -256,7 +256,7 @@ def _collate(tag: tuple[int, int], made: list[tuple[str, Image, Mask]]) -> Batch
         sizes = ", ".join(sorted({_size(item[1]) for item in made}))
         raise InputError(
             f"images of a batch differ in size ({sizes}); needed: one size. Set augment.crop to [height, width], or run `segtasks "
-            "preprocess` with resize"
+            "preprocess` with resize (stretch, letterbox) or tile"
         )
     # not np.stack: masks of one batch may be 8 and 16 bit, and the wider type wins
     return Batch(tag, ids, np.stack([item[1] for item in made]), np.stack([item[2] for item in made]))

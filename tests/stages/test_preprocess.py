@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from segtasks.storage import open_store
 from segtasks.transforms.fit import fit_mask, plan_fit
 from segtasks.transforms.histogram import class_pixels
 from tests.stages import world
-from tests.training.world import publish_rows, row, scene
+from tests.training.world import publish_rows, refused, row, scene
 
 SIZE = (24, 32)
 DOT = 3  # category of an object that is not painted into the mask
@@ -142,7 +143,7 @@ def test_tiles_of_one_size_as_large_as_the_image_keep_its_bytes(tmp_path: Path) 
 
 
 def test_tiles_are_regions_of_the_resized_image_and_name_it(tmp_path: Path) -> None:
-    publish(tmp_path / "data", [sample(number) for number in range(3)])
+    publish(tmp_path / "data", [sample(0), refused("bad.png", "train"), sample(1), sample(2)])
     resize = {"height": 30, "width": 40}
     world.run_preprocess(tmp_path / "data", tmp_path / "whole", resize=resize)
     result = world.run_preprocess(tmp_path / "data", tmp_path / "tiles", resize=resize, tile={"height": 16, "width": 16, "overlap": 2})
@@ -217,6 +218,17 @@ def test_a_model_learns_from_tiles_and_predicts_tiles_and_whole_images(tmp_path:
         assert verify(str(tmp_path / name)).problems == ()
 
 
+def test_tiles_of_a_map_know_their_place_on_it(tmp_path: Path) -> None:
+    meta = [{"key": "crs", "value": "EPSG:32616"}, {"key": "transform", "value": "[0.5, 0, 1000, 0, -0.5, 2000]"}]
+    publish(tmp_path / "data", [sample(0, meta=meta)])
+    settings = {"crop": {"top": 4, "left": 8, "height": 16, "width": 16}, "resize": {"policy": "letterbox", "height": 32, "width": 64}}
+    world.run_preprocess(tmp_path / "data", tmp_path / "out", **settings, tile={"height": 32, "width": 32})
+    first, second = (facts(one) for one in rows_of(tmp_path / "out"))
+    # 32x32 pixels of a quarter, 16 of padding on either side
+    assert json.loads(first["transform"]) == [0.25, 0, 1000 + 8 * 0.5 - 16 * 0.25, 0, -0.25, 2000 - 4 * 0.5]
+    assert json.loads(second["bounds"]) == [1000 + 4 - 4 + 8, 1998 - 8, 1000 + 4 - 4 + 16, 1998]
+
+
 def test_an_image_that_goes_or_changes_takes_all_its_tiles_along(tmp_path: Path) -> None:
     world.write_images(tmp_path / "source", 4)
     world.run_ingest(tmp_path / "source", tmp_path / "data")
@@ -279,9 +291,9 @@ def test_an_image_whose_tiles_exceed_a_shard_is_refused_with_a_way_out(tmp_path:
     monkeypatch.setattr(_prepare, "most_image_bytes", 2000)
     result = world.run_preprocess(tmp_path / "data", tmp_path / "out", tile={"height": 16, "width": 16, "overlap": 8})
     assert (result.counts["quarantined"], result.counts["inputs"]) == (2, 2)
-    (refused, _) = open_snapshot(result.url).quarantined()
-    assert refused["error_type"] == "LimitError"
-    assert "use encoding jpeg, or have it read in windows" in refused["error"]
+    (bad, _) = open_snapshot(result.url).quarantined()
+    assert bad["error_type"] == "LimitError"
+    assert "use encoding jpeg, or have it read in windows" in bad["error"]
     assert verify(result.url).problems == ()
 
 
@@ -320,13 +332,26 @@ def test_a_crop_of_a_crop_is_remembered_in_the_sources_pixels(tmp_path: Path) ->
     np.testing.assert_array_equal(mask_of(rows_of(tmp_path / "two")[0]), scene(0, *SIZE)[1][crop.inside])
 
 
+def test_tiles_are_cropped_and_resized_before_and_not_afterwards(tmp_path: Path) -> None:
+    publish(tmp_path / "data", [sample(0)])
+    world.run_preprocess(tmp_path / "data", tmp_path / "tiles", tile={"height": 16, "width": 16})
+    for settings in ({"resize": {"height": 8, "width": 8}}, {"crop": {"height": 8, "width": 8}}):
+        with pytest.raises(ConfigError, match="holds tiles; needed: the data as ingested"):
+            world.run_preprocess(tmp_path / "tiles", tmp_path / "refused", **settings)
+    again = world.run_preprocess(tmp_path / "tiles", tmp_path / "smaller", tile={"height": 8, "width": 8})
+    assert again.counts["inputs"] == 4
+    last = rows_of(tmp_path / "smaller")[-1]
+    assert (last["image_id"], last["parent_id"]) == ("i0.png#y=0008,x=0016#y=0008,x=0008", "i0.png#y=0008,x=0016")
+    np.testing.assert_array_equal(mask_of(last), scene(0, *SIZE)[1][16:24, 24:32])
+
+
 def test_a_crop_over_the_edge_refuses_that_image_alone(tmp_path: Path) -> None:
     publish(tmp_path / "data", [sample(0), row("small.png", "train", *scene(1, 12, 16))])
     result = world.run_preprocess(tmp_path / "data", tmp_path / "out", crop={"top": 8, "height": 16, "width": 32})
     assert (result.counts["done"], result.counts["quarantined"]) == (1, 1)
-    (refused,) = open_snapshot(result.url).quarantined()
-    assert (refused["image_id"], refused["error_type"]) == ("small.png", "ShapeError")
-    assert "the image is 12x16, crop takes rows 8 to 24 and columns 0 to 32" in refused["error"]
+    (bad,) = open_snapshot(result.url).quarantined()
+    assert (bad["image_id"], bad["error_type"]) == ("small.png", "ShapeError")
+    assert "the image is 12x16, crop takes rows 8 to 24 and columns 0 to 32" in bad["error"]
 
 
 def test_without_an_output_the_settings_name_it_and_what_was_made_with_them_is_found_again(tmp_path: Path) -> None:
