@@ -1,187 +1,217 @@
-"""What ingest costs beside reading images: `python benchmarks/ingest.py listing [--keys 1000000]`.
+"""Images a second of `ingest` against the ways that people write it by hand: `python benchmarks/ingest.py --camvid FOLDER`.
 
-`listing`: from a source's keys to a plan. Each measure runs in a process of its own, so that its peak memory (VmHWM, over what the
-process held before) is its own, at a tenth of the keys and at all of them: what a key takes is the growth between the two.
+The source is CamVid (JPEG 480x360 and label PNGs) under other names as often as it takes. Every way reads image and mask, decodes both,
+checks the mask's size and values, and writes JPEG bytes and a PNG mask to Parquet, with two workers:
 
-- keys: planning alone, over keys that are made up on the way: scan, unique ids, cut, manifests written.
-- keys with groups and splits: the same with 20 images a group, listed in turn, and splits by hash.
-- files: the same over empty files on this disk, 1,000 a folder, through the reader `images`; and the walk of the disk alone.
-- delta: the keys again, with as many known rows in the output; 1% of them changed, 1% new, 1% gone.
-- known: reading the known rows alone.
+- local, ray: `ingest` on our engines.
+- plain: two processes, each a loop over its half with our codecs, a Parquet file a thousand images; nothing is planned or proven.
+- ray_data: `ray.data.read_images`, `map`, `write_parquet`, as its documentation writes it.
+- datasets: Hugging Face `datasets`, `cast_column(Image())`, `map(num_proc=2)`, `to_parquet`.
+
+Each is run in a process of its own with a small and a large number of images, in turn: what the difference of images takes is steady
+state, and what is left of the small run is start-up. Ratios are medians over rounds of rates in the same round.
+Expected before: 0.9 of plain (its loop is ours without hashing, and one fsync a shard), 1.5 times Ray Data and datasets (Pillow, and
+pixels through an object store or an Arrow cache). Found: results/ingest.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import multiprocessing
+import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # also where it is called by its path
+import numpy as np
 
-from benchmarks.control_plane import high_water, resident  # noqa: E402
-from segtasks.engines import EngineConfig, open_engine  # noqa: E402
-from segtasks.engines._watch import Limits  # noqa: E402
-from segtasks.readers import images  # noqa: E402
-from segtasks.readers._base import SourceItem  # noqa: E402
-from segtasks.shards.plan import LISTS, Plan, Unit  # noqa: E402
-from segtasks.shards.recipe import Recipe, claim_recipe  # noqa: E402
-from segtasks.shards.snapshot import latest_snapshot  # noqa: E402
-from segtasks.shards.tables import read_table  # noqa: E402
-from segtasks.shards.writer import ok  # noqa: E402
-from segtasks.spec import DatasetSpec  # noqa: E402
-from segtasks.stages import _run  # noqa: E402
-from segtasks.stages._delta import propose_delta  # noqa: E402
-from segtasks.stages._known import Known  # noqa: E402
-from segtasks.stages._run import Proposal, Stage  # noqa: E402
-from segtasks.stages._shard import ShardWorker  # noqa: E402
-from segtasks.stages.config import IngestConfig  # noqa: E402
-from segtasks.storage import open_store  # noqa: E402
-
-RECIPE = Recipe(stage="ingest", version=1, rows="samples/1", config={}, spec=DatasetSpec(name="keys"))
-image_bytes = 100_000
-a_group = 20
-a_folder = 1_000
+WORKERS = 2
+CLASSES = 12  # CamVid's label values
+Pair = tuple[str, str]
 
 
-def keys(count: int, *, groups: bool = False, changed: int = 0) -> Iterator[SourceItem]:
-    """Keys as a bucket has them; every `changed`th with another version."""
+def make_source(camvid: Path, folder: Path, count: int) -> None:
+    """`train/0001TP_n.jpg` and its label, `count` of them, hard links to CamVid's own."""
+    images = sorted((camvid / "train").glob("*.jpg"))
+    for name in ("train", "trainannot"):
+        (folder / name).mkdir(parents=True)
     for number in range(count):
-        path = f"2026/11/{number // 10_000:05d}/camera-{number % 7}/frame-{number:09d}.jpg"
-        version = f"{number:032x}" if not changed or number % changed else f"changed-{number:024x}"
-        yield SourceItem(path, path, image_bytes, version, "", f"video-{number % (count // a_group)}" if groups else "")
+        image = images[number % len(images)]
+        _link(image, folder / "train" / f"v{number // 100:04d}_{number:06d}.jpg")
+        _link(camvid / "trainannot" / f"{image.stem}.png", folder / "trainannot" / f"v{number // 100:04d}_{number:06d}.png")
 
 
-def config_of(output: str, **settings: Any) -> IngestConfig:
-    return IngestConfig.model_validate({"source": "keys", "format": "images", "output": output, **settings})
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
 
 
-def timed_plan(folder: str, items: Iterable[SourceItem], known: bool = False, **settings: Any) -> dict[str, Any]:
-    """Plan as a run does, lists written; no worker is started."""
-    store = open_store(folder)
-    base, start = resident(), time.perf_counter()
-    proposal: Proposal = propose_delta(items, config_of(folder, **settings), store, RECIPE, latest_snapshot(store) if known else None)
-    seconds = time.perf_counter() - start
-    return {**facts(seconds, base), "units": len(proposal.units), **proposal.changes}
+def pairs(source: Path) -> list[Pair]:
+    return [(str(image), str(source / "trainannot" / f"{image.stem}.png")) for image in sorted((source / "train").glob("*.jpg"))]
 
 
-def facts(seconds: float, base: int) -> dict[str, Any]:
-    return {"seconds": round(seconds, 1), "peak_MiB": round(high_water() / 2**20), "over_base_MiB": round((high_water() - base) / 2**20)}
+def ours(source: Path, output: Path, engine: str) -> None:
+    from segtasks.engines import EngineConfig, open_engine
+    from segtasks.stages.config import IngestConfig
+    from segtasks.stages.ingest import ingest
+
+    config = EngineConfig(name=engine, workers=WORKERS)  # type: ignore[arg-type]
+    runner = open_engine(config)
+    try:
+        settings = {"source": str(source), "format": "camvid", "output": str(output), "engine": config}
+        result = ingest(IngestConfig.model_validate(settings), runner)
+        assert result.counts["quarantined"] == 0
+    finally:
+        runner.close()
 
 
-def measure_keys(folder: str, count: int) -> dict[str, Any]:
-    return timed_plan(f"{folder}/keys-{count}", keys(count))
+def plain(source: Path, output: Path) -> None:
+    output.mkdir()
+    every = pairs(source)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_plain_half, args=(every[part::WORKERS], output, part)) for part in range(WORKERS)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
 
 
-def measure_keys_with_groups_and_splits(folder: str, count: int) -> dict[str, Any]:
-    shares = {"train": 0.8, "val": 0.1, "test": 0.1}
-    return timed_plan(f"{folder}/groups-{count}", keys(count, groups=True), splits=shares)
+def _plain_half(mine: list[Pair], output: Path, part: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from segtasks.codecs.image import decode_image
+    from segtasks.codecs.mask import decode_label, encode_mask
+    from segtasks.spec import DecodePolicy
+
+    policy, palette = DecodePolicy(), [(index, index, index) for index in range(256)]
+    table = np.arange(256, dtype=np.uint8)
+    table[CLASSES - 1] = 255
+    for start in range(0, len(mine), 1000):
+        rows = []
+        for image, label in mine[start : start + 1000]:
+            data = Path(image).read_bytes()
+            decoded = decode_image(data, policy)
+            mask = decode_label(Path(label).read_bytes(), policy.max_pixels)
+            if mask.shape != (decoded.height, decoded.width) or mask.max() >= CLASSES:
+                raise ValueError(label)
+            rows.append({"image_id": image, "image": data, "mask": encode_mask(table[mask], palette), "height": decoded.height})
+        pq.write_table(pa.Table.from_pylist(rows), output / f"{part}-{start}.parquet", compression="zstd", use_dictionary=False)
 
 
-def measure_files(folder: str, count: int) -> dict[str, Any]:
-    source = open_store(f"{folder}/files-{count}")
-    for number in range(count):
-        path = Path(source.url, f"{number // a_folder:05d}", f"{number:09d}.jpg")
-        if number % a_folder == 0:
-            path.parent.mkdir(parents=True)
-        path.touch()
-    start = time.perf_counter()
-    assert sum(1 for _ in source.list()) == count
-    walk = time.perf_counter() - start
-    return {**timed_plan(f"{folder}/plan-{count}", images.build(images.Config(), source).scan()), "walk_alone_seconds": round(walk, 1)}
+def ray_data(source: Path, output: Path) -> None:
+    import ray
+    from PIL import Image
+
+    def with_mask(row: dict[str, Any]) -> dict[str, Any]:
+        path = Path(row["path"])
+        mask = np.array(Image.open(path.parent.parent / "trainannot" / f"{path.stem}.png"))
+        if mask.shape != row["image"].shape[:2] or mask.max() >= CLASSES:
+            raise ValueError(row["path"])
+        file = io.BytesIO()
+        Image.fromarray(np.where(mask == CLASSES - 1, 255, mask).astype(np.uint8)).save(file, "PNG", compress_level=1)
+        return {"image_id": row["path"], "image": path.read_bytes(), "mask": file.getvalue(), "height": mask.shape[0]}
+
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    ray.data.read_images(str(source / "train"), include_paths=True).map(with_mask).write_parquet(str(output))
+    ray.shutdown()
 
 
-def measure_make(folder: str, count: int) -> dict[str, Any]:
-    """An output with a row a key, as ingest would make it but for the pixels; for the measures below."""
-    url = f"{folder}/known-{count}"
-    store, config = open_store(url), config_of(url)
-    claim_recipe(store, RECIPE)
-    stage = Stage(
-        name="ingest",
-        config=config,
-        store=store,
-        recipe=RECIPE,
-        propose=lambda latest: propose_delta(keys(count), config, store, RECIPE, latest),
-        make_worker=lambda plan: _Factory(url, plan),
-    )
-    _run.run(stage, open_engine(EngineConfig(name="local", workers=0)), lambda event: None)
-    return {}
+def datasets(source: Path, output: Path) -> None:
+    import datasets as hf
+
+    hf.disable_progress_bars()
+    every = pairs(source)
+    made = hf.Dataset.from_dict({"image": [image for image, _ in every], "mask": [label for _, label in every]})
+    made = made.cast_column("image", hf.Image()).cast_column("mask", hf.Image())
+
+    def check(row: dict[str, Any]) -> dict[str, Any]:
+        mask = np.array(row["mask"])
+        if mask.shape != np.array(row["image"]).shape[:2] or mask.max() >= CLASSES:
+            raise ValueError("a mask does not fit")
+        return {"height": mask.shape[0]}
+
+    made.map(check, num_proc=WORKERS).to_parquet(str(output))
 
 
-def measure_known(folder: str, count: int) -> dict[str, Any]:
-    latest = latest_snapshot(open_store(f"{folder}/known-{count}"))
-    base, start = resident(), time.perf_counter()
-    assert len(Known(latest)) == count
-    return facts(time.perf_counter() - start, base)
+WAYS: dict[str, Callable[[Path, Path], None]] = {
+    "local": lambda source, output: ours(source, output, "local"),
+    "ray": lambda source, output: ours(source, output, "ray"),
+    "plain": plain,
+    "ray_data": ray_data,
+    "datasets": datasets,
+}
 
 
-def measure_delta(folder: str, count: int) -> dict[str, Any]:
-    grown = keys(count + count // 100, changed=100)
-    listed = (item for number, item in enumerate(grown) if number % 100 != 50)
-    return timed_plan(f"{folder}/known-{count}", listed, known=True, deleted="drop")
+def timed(way: str, source: Path, folder: Path) -> float:
+    """Seconds of one way over a source, in a process of its own."""
+    output = folder / "output"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "HF_HOME": str(folder / "hf"), "DO_NOT_TRACK": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    begun = time.monotonic()
+    command = [sys.executable, __file__, "--one", way, str(source), str(output)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - begun
+    if done.returncode:
+        raise SystemExit(f"{way} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    shutil.rmtree(folder / "hf", ignore_errors=True)
+    (shutil.rmtree if output.is_dir() else os.unlink)(output)
+    return seconds
 
 
-@dataclass(frozen=True)
-class _Factory:
-    url: str
-    plan: Plan
-
-    def __call__(self) -> _NoPixels:
-        return _NoPixels("samples/1", open_store(self.url), self.plan, Limits())
-
-
-class _NoPixels(ShardWorker[dict[str, Any]]):
-    def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:
-        rows: list[dict[str, Any]] = read_table(self._store, LISTS, unit.items).slice(unit.first_item, unit.inputs).to_pylist()
-        return rows
-
-    def make_rows(self, inputs: Iterable[dict[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
-        for one in inputs:
-            yield [ok(self.origin(one))]
-
-    def origin(self, one: dict[str, Any]) -> dict[str, Any]:
-        return {**{name: one[name] for name in ("image_id", "group_id", "split")}, "source_version": one["version"]}
-
-
-def alone(measure: str, **arguments: Any) -> dict[str, Any]:
-    """Run one measure in a process of its own."""
-    command = [sys.executable, __file__, "one", measure]
-    done = subprocess.run(command, input=json.dumps(arguments), text=True, stdout=subprocess.PIPE, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-def listing(count: int, folder: str | None) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        for size in (count // 10, count):
-            alone("make", folder=place, count=size)
-        for measure in ("keys", "keys_with_groups_and_splits", "files", "known", "delta"):
-            few, many = (alone(measure, folder=place, count=size) for size in (count // 10, count))
-            growth = (many["over_base_MiB"] - few["over_base_MiB"]) * 2**20 / (count - count // 10)
-            print(f"{measure.replace('_', ' ')}: {count // 10:,} {few}\n    {count:,} {many}\n    {growth:.0f} bytes a key", flush=True)
+def measure(camvid: Path, small: int, large: int, rounds: int, ways: list[str]) -> dict[str, Any]:
+    found: dict[str, dict[str, list[float]]] = {way: {"rate": [], "start": []} for way in ways}
+    with tempfile.TemporaryDirectory(prefix="segtasks-ingest-", dir=camvid.parent if os.access(camvid.parent, os.W_OK) else None) as name:
+        folder = Path(name)
+        sources = {count: folder / f"source-{count}" for count in (small, large)}
+        for count, source in sources.items():
+            make_source(camvid, source, count)
+        for number in range(rounds):
+            for way in ways:
+                seconds = {count: timed(way, source, folder) for count, source in sources.items()}
+                rate = (large - small) / (seconds[large] - seconds[small])
+                found[way]["rate"].append(rate)
+                found[way]["start"].append(seconds[small] - small / rate)
+                print(f"round {number + 1} {way:<9} {rate:7.0f} images/s, start-up {found[way]['start'][-1]:5.1f} s", flush=True)
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("listing", help="from a source's keys to a plan: seconds and memory")
-    command.add_argument("--keys", type=int, default=1_000_000)
-    command.add_argument("--folder", help="where source and output are made; none: a temporary folder")
-    one = commands.add_parser("one")
-    one.add_argument("measure")
-    arguments = parser.parse_args()
-    if arguments.command == "one":
-        print(json.dumps(globals()[f"measure_{arguments.measure}"](**json.loads(sys.stdin.read()))))
-    else:
-        listing(arguments.keys, arguments.folder)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--camvid", type=Path, help="CamVid in SegNet's layout: train/, trainannot/")
+    parser.add_argument("--small", type=int, default=1000)
+    parser.add_argument("--large", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--one", nargs=3, metavar=("WAY", "SOURCE", "OUTPUT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        WAYS[options.one[0]](Path(options.one[1]), Path(options.one[2]))
+        return
+    if options.camvid is None:
+        parser.error("--camvid is needed")
+    ways = options.ways.split(",")
+    found = measure(options.camvid, options.small, options.large, options.rounds, ways)
+    report: dict[str, Any] = {}
+    for mine in ("local", "ray"):
+        for rival in ("plain", "ray_data", "datasets"):
+            if mine in found and rival in found:
+                ratios = [ours / theirs for ours, theirs in zip(found[mine]["rate"], found[rival]["rate"], strict=True)]
+                report[f"{mine}/{rival}"] = round(statistics.median(ratios), 2)
+                print(f"{mine} over {rival}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":
