@@ -34,9 +34,9 @@ def test_an_image_that_is_shown_turned_is_written_upright(tmp_path: Path) -> Non
     mask.write_bytes(b"")
     Image.fromarray(np.zeros((32, 24), np.uint8)).save(mask)
     there_and_back(tmp_path / "source", tmp_path, "folder", "folder", "folder")
-    written = Image.open(tmp_path / "exported/images/train/i0000.jpg")
-    assert written.size == (24, 32)
-    assert written.getexif().get(0x0112, 1) == 1
+    with Image.open(tmp_path / "exported/images/train/i0000.jpg") as written:
+        assert written.size == (24, 32)
+        assert written.getexif().get(0x0112, 1) == 1
 
 
 def test_overlapping_instances_are_left_out_and_said_to_be(tmp_path: Path, caplog) -> None:
