@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
 
 from segtasks.codecs.image import decode_image, encode_jpeg, encode_png, read_header
 from segtasks.errors import InputError, LabelError
@@ -47,8 +51,10 @@ def image_suffix(sample: Labelled) -> str:
 
 def stem_of(sample: Labelled, *, flat: bool = False) -> str:
     """The image's path without suffix, below a folder `images` (or what other formats call it) and that of its split; `flat`: with `__`
-    for `/`. A tile's place stays: `a/b#y=0000,x=0512`. `LabelError` for a path that leads out of the target."""
+    for `/`. A tile's place stays: `a/b#y=0000,x=0512`. `LabelError` for a path or a split that leads out of the target."""
     parts = sample.image_id.split("/")
+    if sample.split.startswith(".") or any(mark in sample.split for mark in "/\\\0\n\r"):
+        raise LabelError(f"{sample.image_id} is in split {sample.split!r}, which cannot be a folder's name")
     if any(part in ("", ".", "..") for part in parts) or "\\" in sample.image_id or "\0" in sample.image_id:
         raise LabelError(f"{sample.image_id!r} is no relative path, and cannot be a file's name")
     start = max((place for place, part in enumerate(parts[:-1], 1) if part in _IMAGE_FOLDERS), default=0)
@@ -66,14 +72,41 @@ def put(target: Store, path: str, data: bytes | None) -> None:
         target.replace(path, data)
 
 
+def by_name(splits: Mapping[str, Iterable[JSON]], unnamed: str) -> dict[str, Iterable[JSON]]:
+    """The splits, images of none as those of `unnamed`: also where there is a split called so, as both are in one folder."""
+    found: dict[str, list[Iterable[JSON]]] = {}
+    for split, entries in splits.items():
+        found.setdefault(split or unnamed, []).append(entries)
+    return {name: parts[0] if len(parts) == 1 else _Joined(parts) for name, parts in found.items()}
+
+
+class _Joined:
+    def __init__(self, parts: list[Iterable[JSON]]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[JSON]:
+        return itertools.chain.from_iterable(self._parts)
+
+
 def require_unique(splits: Mapping[str, Iterable[JSON]], key: str = "file") -> None:
-    """`InputError` where two images were given one name."""
+    """`InputError` where two images were given one name. Names are held as 8 bytes each: only those that may be equal are compared."""
+    hashes = np.fromiter((_hash(entry[key]) for entries in splits.values() for entry in entries), np.uint64)
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    if not suspects:
+        return
     seen: dict[str, str] = {}
-    for entries in splits.values():
-        for entry in entries:
-            if entry[key] in seen:
-                raise InputError(
-                    f"{seen[entry[key]]} and {entry['image_id']} would both be {entry[key]}: this format cannot tell them apart; "
-                    "export fewer images (where=...), or use another format"
-                )
-            seen[entry[key]] = entry["image_id"]
+    for entry in itertools.chain.from_iterable(splits.values()):
+        name = entry[key]
+        if _hash(name) not in suspects:
+            continue
+        if name in seen:
+            raise InputError(
+                f"{seen[name]} and {entry['image_id']} would both be {name}: this format cannot tell them apart; "
+                "export fewer images (where=...), or use another format"
+            )
+        seen[name] = entry["image_id"]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

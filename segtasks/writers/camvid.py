@@ -48,6 +48,8 @@ class CamvidWriter:
         if sample.mask is None:
             raise LabelError(f"{sample.image_id} has no mask, and CamVid has a label for every image")
         name = stem_of(sample, flat=True)
+        if any(mark.isspace() for mark in sample.image_id):
+            raise LabelError(f"{sample.image_id!r} has white space, which divides image and label in a line of CamVid's lists")
         image, label = f"{sample.split}/{name}{image_suffix(sample)}", f"{sample.split}annot/{name}.png"
         put(self._target, image, sample.image)
         put(self._target, label, encode_mask(self._labels[sample.mask], self._palette))

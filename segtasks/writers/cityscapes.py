@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segtasks.codecs import rle
 from segtasks.codecs.image import decode_image, encode_png
@@ -57,24 +58,28 @@ class CityscapesWriter:
         stem = stem_of(sample).rpartition("/")[2].removesuffix("_leftImg8bit")
         recording = _RECORDING.match(stem)
         name = f"{sample.split}/{recording['city'] if recording else 'other'}/{stem}"
+        raw = None if sample.mask is None else self._raw[sample.mask]
+        ids = None if raw is None or sample.instances is None else self._ids(sample, raw)
         put(self._target, f"leftImg8bit/{name}_leftImg8bit.png", self._png(sample))
-        if sample.mask is not None:
-            raw = self._raw[sample.mask]
+        if raw is not None:
             put(self._target, f"gtFine/{name}_gtFine_labelIds.png", encode_mask(raw, _PALETTE))
-            if sample.instances is not None:
-                ids = raw.astype(np.uint16)
-                numbers: Counter[int] = Counter()
-                for one in sorted(sample.instances, key=lambda one: (not one.iscrowd, -one.area)):
-                    label = BY_NAME[self._spec.names[one.category_id]]
-                    if not label.has_instances or numbers[label.id] == _most_objects:
-                        raise LabelError(f"{sample.image_id} has an object of {label.name!r} that Cityscapes cannot number")
-                    ids[rle.decode(one.counts, *ids.shape)] = label.id if one.iscrowd else label.id * 1000 + numbers[label.id]
-                    numbers[label.id] += not one.iscrowd
-                put(self._target, f"gtFine/{name}_gtFine_instanceIds.png", encode_mask(ids, _PALETTE))
+        if ids is not None:
+            put(self._target, f"gtFine/{name}_gtFine_instanceIds.png", encode_mask(ids, _PALETTE))
         return {"image_id": sample.image_id, "file": name}
 
     def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
         require_unique(splits)
+
+    def _ids(self, sample: Labelled, raw: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        ids = raw.astype(np.uint16)
+        numbers: Counter[int] = Counter()
+        for one in sorted(sample.instances or (), key=lambda one: (not one.iscrowd, -one.area)):
+            label = BY_NAME[self._spec.names[one.category_id]]
+            if not label.has_instances or numbers[label.id] == _most_objects:
+                raise LabelError(f"{sample.image_id} has an object of {label.name!r} that Cityscapes cannot number")
+            ids[rle.decode(one.counts, *ids.shape)] = label.id if one.iscrowd else label.id * 1000 + numbers[label.id]
+            numbers[label.id] += not one.iscrowd
+        return ids
 
     def _png(self, sample: Labelled) -> bytes | None:
         if sample.image is None or sample.media_type == "image/png":

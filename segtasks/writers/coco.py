@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
@@ -21,8 +20,8 @@ from segtasks.errors import ConfigError
 from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled, Scored
-from segtasks.writers._coco import Document, category, category_ids, file_of, image_ids, no_split
-from segtasks.writers._files import put, require_unique
+from segtasks.writers._coco import Document, category, category_ids, file_of, image_ids, no_split, put_list
+from segtasks.writers._files import by_name, put, require_unique
 from segtasks.writers._objects import is_background, objects_of
 
 
@@ -49,30 +48,26 @@ class CocoWriter:
     def write(self, sample: Labelled) -> JSON:
         file = file_of(sample)
         folder = sample.split or no_split
-        put(self._target, f"{folder}/{file}", sample.image)
-        objects = [self._annotation(one, sample.height, sample.width) for one in objects_of(sample, self._spec)]
         path = f"{folder}/{file}"
+        objects = [self._annotation(one, sample.height, sample.width) for one in objects_of(sample, self._spec)]
+        put(self._target, path, sample.image)
         return {"image_id": sample.image_id, "path": path, "file": file, "size": [sample.height, sample.width], "objects": objects}
 
     def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
         require_unique(splits, "path")
-        for split, entries in splits.items():
-            name = split or no_split
+        for name, entries in by_name(splits, no_split).items():
             document = Document(self._target, f"annotations/instances_{name}.json")
             document.add("images", self._images(entries))
             document.add("annotations", self._annotations(entries))
             document.add("categories", self._category_list())
             document.close()
-            scored = [{"image_id": number, **one} for number, one in self._objects(entries) if one.get("score") is not None]
-            if scored:
-                predictions = [{key: value for key, value in one.items() if key not in ("iscrowd", "area")} for one in scored]
-                self._target.replace(f"annotations/predictions_{name}.json", _list(predictions))
+            put_list(self._target, f"annotations/predictions_{name}.json", self._predictions(entries))
 
     def _annotation(self, one: Scored, height: int, width: int) -> JSON:
-        polygon = self._config.segmentation == "polygon" and not one.iscrowd
+        polygons = outlines(one.counts, height, width) if self._config.segmentation == "polygon" and not one.iscrowd else []
         found: JSON = {
             "category_id": self._ids[one.category_id],
-            "segmentation": outlines(one.counts, height, width) if polygon else {"size": [height, width], "counts": one.counts.decode()},
+            "segmentation": polygons or {"size": [height, width], "counts": one.counts.decode()},  # pycocotools takes no empty list
             "area": one.area,
             "bbox": list(one.bbox),
             "iscrowd": int(one.iscrowd),
@@ -92,11 +87,12 @@ class CocoWriter:
         for place, (number, one) in enumerate(self._objects(entries), 1):
             yield {"id": place, "image_id": number, **one}
 
+    def _predictions(self, entries: Iterable[JSON]) -> Iterator[JSON]:
+        for number, one in self._objects(entries):
+            if one.get("score") is not None:
+                yield {"image_id": number, **{key: value for key, value in one.items() if key not in ("iscrowd", "area")}}
+
     def _category_list(self) -> Iterator[JSON]:
         for item, number in zip(self._categories, self._ids, strict=True):
             if item is not None:
                 yield category(item, number)
-
-
-def _list(values: list[JSON]) -> bytes:
-    return json.dumps(values, separators=(",", ":")).encode()

@@ -28,7 +28,7 @@ from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled, Scored
 from segtasks.writers._coco import no_split
-from segtasks.writers._files import image_suffix, put, require_unique, stem_of
+from segtasks.writers._files import by_name, image_suffix, put, require_unique, stem_of
 from segtasks.writers._objects import is_background, objects_of
 from segtasks.writers._xml import Document, is_xml, web_color
 
@@ -66,21 +66,22 @@ class CvatWriter:
         split, name = sample.split or no_split, self._name(sample)
         if not is_xml(name):
             raise LabelError(f"{name!r} has a character that XML cannot hold")
+        shapes = self._shapes(sample)
         put(self._target, f"{split}/images/{name}", sample.image)
         known = posixpath.splitext(f"{split}/{name}")[0]  # CVAT looks at no suffix
         size = [sample.height, sample.width]
-        return {"image_id": sample.image_id, "known": known, "name": name, "size": size, "shapes": self._shapes(sample)}
+        return {"image_id": sample.image_id, "known": known, "name": name, "size": size, "shapes": shapes}
 
     def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
         require_unique(splits, "known")
         attributes = {name for entries in splits.values() for entry in entries for shape in entry["shapes"] for name in shape["attributes"]}
         labels = [_label(item.name, item.color, attributes) for item in self._classes]
         self._target.replace("labels.json", json.dumps(labels, ensure_ascii=False, indent=1).encode())
-        for split, entries in splits.items():
+        for split, entries in by_name(splits, no_split).items():
             with tempfile.TemporaryFile("w+b") as file:
-                _write(Document(file), f"{self._spec.name} {split or no_split}", labels, entries, self._config.image_root)
+                _write(Document(file), f"{self._spec.name} {split}", labels, entries, self._config.image_root)
                 file.seek(0)
-                self._target.replace(f"{split or no_split}/annotations.xml", file.read())
+                self._target.replace(f"{split}/annotations.xml", file.read())
 
     def _name(self, sample: Labelled) -> str:
         path = f"{stem_of(sample)}{image_suffix(sample)}"  # refuses an id that leads elsewhere

@@ -30,7 +30,7 @@ from segtasks.storage import Store
 from segtasks.writers import _brush
 from segtasks.writers._base import JSON, Labelled, Scored
 from segtasks.writers._coco import no_split
-from segtasks.writers._files import image_suffix, put, require_unique, stem_of
+from segtasks.writers._files import by_name, image_suffix, put, require_unique, stem_of
 from segtasks.writers._objects import is_background, objects_of
 from segtasks.writers._xml import Document, is_xml, web_color
 
@@ -69,7 +69,6 @@ class LabelStudioWriter:
 
     def write(self, sample: Labelled) -> JSON:
         file = f"images/{sample.split or no_split}/{stem_of(sample)}{image_suffix(sample)}"
-        put(self._target, file, sample.image)
         objects = objects_of(sample, self._spec)
         results = [result for number, one in enumerate(objects) for result in self._results(one, number, sample)]
         scores = [one.score for one in objects if one.score is not None]
@@ -83,17 +82,18 @@ class LabelStudioWriter:
             made = {"model_version": self._config.model_version, **made}
             if scores:
                 made["score"] = sum(scores) / len(scores)
+        put(self._target, file, sample.image)
         return {"image_id": sample.image_id, "file": file, "task": {"data": data, self._config.results: [made]}}
 
     def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
         require_unique(splits)
-        for split, entries in splits.items():
+        for split, entries in by_name(splits, no_split).items():
             tasks = (entry["task"] for entry in entries)
             for number in itertools.count(1):
                 chosen = list(itertools.islice(tasks, self._config.tasks_per_file))
                 if not chosen:
                     break
-                self._target.replace(f"tasks/{split or no_split}-{number:04d}.json", _list(chosen))
+                self._target.replace(f"tasks/{split}-{number:04d}.json", _list(chosen))
         self._target.replace("label_config.xml", self._interface())
 
     def _url(self, path: str) -> str:

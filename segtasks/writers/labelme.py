@@ -52,7 +52,6 @@ class LabelmeWriter:
 
     def write(self, sample: Labelled) -> JSON:
         name = f"{sample.split}/{stem_of(sample)}" if sample.split else stem_of(sample)
-        put(self._target, f"{name}{image_suffix(sample)}", sample.image)
         shapes = [shape for number, (one, label) in enumerate(self._ordered(sample)) for shape in self._shapes(one, label, number, sample)]
         document: JSON = {
             "version": _version,
@@ -63,6 +62,7 @@ class LabelmeWriter:
             "imageHeight": sample.height,
             "imageWidth": sample.width,
         }
+        put(self._target, f"{name}{image_suffix(sample)}", sample.image)
         self._target.replace(f"{name}.json", json.dumps(document, ensure_ascii=False, indent=1).encode())
         return {"image_id": sample.image_id, "file": name}
 

@@ -6,7 +6,7 @@ pixel has one segment: where instances overlap the smaller one has it. What is l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled
 from segtasks.writers._coco import Document, category, category_ids, file_of, image_ids, no_split
-from segtasks.writers._files import put, require_unique
+from segtasks.writers._files import by_name, put, require_unique
 
 
 class Config(BaseConfig):
@@ -51,15 +51,18 @@ class PanopticWriter:
         rgb = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=2).astype(np.uint8)
         self._target.replace(f"annotations/panoptic_{split}/{label}", encode_png(rgb))
         size = [sample.height, sample.width]
-        return {"image_id": sample.image_id, "path": f"{split}/{label}", "file": file, "label": label, "size": size, "segments": segments}
+        things = sorted({one.category_id for one in sample.instances or ()})
+        entry = {"image_id": sample.image_id, "path": f"{split}/{label}", "file": file, "label": label, "size": size}
+        return {**entry, "segments": segments, "things": things}
 
     def finish(self, splits: Mapping[str, Iterable[JSON]]) -> None:
         require_unique(splits, "path")
-        for split, entries in splits.items():
-            document = Document(self._target, f"annotations/panoptic_{split or no_split}.json")
+        things = {index for entries in splits.values() for entry in entries for index in entry["things"]}
+        for name, entries in by_name(splits, no_split).items():
+            document = Document(self._target, f"annotations/panoptic_{name}.json")
             document.add("images", self._images(entries))
             document.add("annotations", self._annotations(entries))
-            document.add("categories", self._categories())
+            document.add("categories", self._categories(things))
             document.close()
 
     def _segments(self, sample: Labelled, mask: NDArray[Any]) -> tuple[list[JSON], NDArray[np.uint32]]:
@@ -96,6 +99,8 @@ class PanopticWriter:
         for entry, number in zip(entries, image_ids(entries), strict=True):
             yield {"image_id": number, "file_name": entry["label"], "segments_info": entry["segments"]}
 
-    def _categories(self) -> Iterator[JSON]:
-        for item, number in zip(self._spec.classes, self._ids, strict=True):
-            yield {**category(item, number), "isthing": int(item.isthing is True), "color": list(item.color)}
+    def _categories(self, things: Set[int]) -> Iterator[JSON]:
+        """Where the source does not say what a class is, one with instances is of things."""
+        for index, (item, number) in enumerate(zip(self._spec.classes, self._ids, strict=True)):
+            isthing = index in things if item.isthing is None else item.isthing
+            yield {**category(item, number), "isthing": int(isthing), "color": list(item.color)}

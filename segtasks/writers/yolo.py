@@ -51,15 +51,15 @@ class YoloWriter:
         if split not in splits:
             raise LabelError(f"{sample.image_id} is in split {split!r}; Ultralytics has {', '.join(splits)}")
         name = f"{split}/{stem_of(sample)}"
-        put(self._target, f"images/{name}{image_suffix(sample)}", sample.image)
         objects = objects_of(sample, self._spec)
         lines = []
         for one in objects:
-            corners = outline(one.counts, sample.height, sample.width)
-            if corners and not one.iscrowd:
+            corners = [] if one.iscrowd else outline(one.counts, sample.height, sample.width)
+            if corners:
                 sides = (sample.width, sample.height) * (len(corners) // 2)
                 places = " ".join(f"{value / side:.10g}" for value, side in zip(corners, sides, strict=True))
                 lines.append(f"{self._number[one.category_id]} {places}\n")
+        put(self._target, f"images/{name}{image_suffix(sample)}", sample.image)
         self._target.replace(f"labels/{name}.txt", "".join(lines).encode())
         return {"image_id": sample.image_id, "file": name, "crowds": sum(one.iscrowd for one in objects)}
 
@@ -71,6 +71,6 @@ class YoloWriter:
         names = [split or "train" for split in splits]
         if missing := {"train", "val"} - set(names):
             log.warning("no split %s, and Ultralytics wants train and val: name in data.yaml what to use", " nor ".join(sorted(missing)))
-        places = {name: f"images/{name}" for name in names}
-        described = {"path": ".", **places, "names": dict(enumerate(self._names))}
+        places = {name: f"images/{name}" for name in names}  # without `path`, below this file; "." would be where Ultralytics is started
+        described = {**places, "names": dict(enumerate(self._names))}
         self._target.replace("data.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode())

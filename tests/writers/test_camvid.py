@@ -39,3 +39,10 @@ def test_other_classes_and_splits_are_refused(tmp_path: Path) -> None:
     writer = camvid.build(camvid.Config(), store, segnet_spec())
     with pytest.raises(LabelError, match="is in split 'nowhere'; CamVid has train, val, test"):
         writer.write(Labelled("x.png", "nowhere", 1, 1, np.zeros((1, 1), np.uint8), None))
+
+
+def test_a_name_with_white_space_is_refused_as_it_would_tear_the_lists(tmp_path: Path) -> None:
+    writer = camvid.build(camvid.Config(), open_store(str(tmp_path)), segnet_spec())
+    with pytest.raises(LabelError, match="has white space, which divides image and label in a line"):
+        writer.write(Labelled("my image.png", "val", 1, 1, np.zeros((1, 1), np.uint8), None, b"pixels", "image/png"))
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from segtasks.spec import ClassSpec, DatasetSpec
 from segtasks.storage import open_store
 from segtasks.writers import coco
 from segtasks.writers._base import Labelled, Scored
+from segtasks.writers._coco import image_ids
 from tests.contracts.worlds import camvid as camvid_world
 from tests.contracts.worlds import coco as world
 from tests.writers.roundtrip import there_and_back
@@ -92,3 +93,37 @@ def test_predictions_with_scores_are_taken_by_load_res(tmp_path: Path) -> None:
 def test_images_without_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no classes"):
         coco.build(coco.Config(), open_store(str(tmp_path)), DatasetSpec(name="bare"))
+
+
+def test_a_category_of_id_0_keeps_it(tmp_path: Path) -> None:
+    classes = tuple(ClassSpec(name=name, color=(1, 1, 1), source_id=number) for name, number in (("cat", 0), ("dog", 2), ("new", None)))
+    writer = coco.build(coco.Config(), open_store(str(tmp_path)), DatasetSpec(name="zero", classes=classes))
+    writer.finish({"train": [writer.write(Labelled("a.jpg", "train", 1, 3, np.array([[0, 1, 2]], np.uint8), None))]})
+    document = json.loads((tmp_path / "annotations/instances_train.json").read_text())
+    assert [item["id"] for item in document["categories"]] == [0, 2, 3]
+    assert [one["category_id"] for one in document["annotations"]] == [0, 2, 3]
+
+
+def test_an_object_without_pixels_can_be_read_by_pycocotools(tmp_path: Path) -> None:
+    spec = DatasetSpec(name="cats", classes=(ClassSpec(name="cat", color=(1, 1, 1)),))
+    writer = coco.build(coco.Config(segmentation="polygon"), open_store(str(tmp_path)), spec)
+    one = Scored(0, (0, 0, 0, 0), 0.0, rle.encode(np.zeros((2, 3), np.bool_)))
+    writer.finish({"train": [writer.write(Labelled("a.jpg", "train", 2, 3, None, (one,)))]})
+    api = opened(tmp_path / "annotations/instances_train.json")
+    assert api.annToMask(api.loadAnns(api.getAnnIds())[0]).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "ids"),
+    [
+        (["000000032773.jpg", "a/7.jpg"], [32773, 7]),
+        (["7.jpg", "a/7.jpg"], [1, 2]),
+        (["7.jpg", "b.jpg"], [1, 2]),
+        (["0.jpg"], [1]),
+        (["²³.jpg"], [1]),
+        (["1234567890123456789012.jpg"], [1]),
+        ([], []),
+    ],
+)
+def test_images_have_the_numbers_that_they_are_called_by(files: list[str], ids: list[int]) -> None:
+    assert list(image_ids([{"file": file} for file in files])) == ids

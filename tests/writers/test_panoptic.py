@@ -6,7 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segtasks.codecs import rle
+from segtasks.spec import ClassSpec, DatasetSpec
 from segtasks.storage import open_store
+from segtasks.writers import panoptic
+from segtasks.writers._base import Labelled, Scored
 from tests.contracts.worlds import coco_panoptic as world
 from tests.contracts.worlds import folder as folder_world
 from tests.stages.world import run_ingest
@@ -42,3 +46,13 @@ def test_every_pixel_of_a_segment_has_its_id(tmp_path: Path) -> None:
         assert {segment["id"]: segment["area"] for segment in one["segments_info"]} == {
             int(value): int((ids == value).sum()) for value in np.unique(ids) if value
         }
+
+
+def test_a_class_with_instances_is_of_things_where_the_source_does_not_say(tmp_path: Path) -> None:
+    said = {"road": None, "car": None, "sky": False}
+    spec = DatasetSpec(name="made", classes=tuple(ClassSpec(name=name, color=(1, 1, 1), isthing=one) for name, one in said.items()))
+    writer = panoptic.build(panoptic.Config(), open_store(str(tmp_path)), spec)
+    objects = tuple(Scored(index, (0, 0, 1, 1), 1.0, rle.encode(np.ones((1, 2), np.bool_))) for index in (1, 2))
+    writer.finish({"train": [writer.write(Labelled("a.png", "train", 1, 2, np.zeros((1, 2), np.uint8), objects))]})
+    document = json.loads((tmp_path / "annotations/panoptic_train.json").read_text())
+    assert {item["name"]: item["isthing"] for item in document["categories"]} == {"road": 0, "car": 1, "sky": 0}

@@ -61,3 +61,11 @@ def test_what_ultralytics_cannot_hold_is_refused(tmp_path: Path) -> None:
         yolo.build(yolo.Config(), store, SPEC).write(Labelled("a.png", "extra", 2, 2, None, ()))
     with pytest.raises(ConfigError, match="has no classes of objects"):
         yolo.build(yolo.Config(), store, DatasetSpec(name="bare", classes=(ClassSpec(name="background", color=(0, 0, 0), isthing=False),)))
+
+
+def test_ultralytics_looks_for_the_images_below_data_yaml_wherever_it_is_started(tmp_path: Path) -> None:
+    """Without `path` it takes the file's own folder; `path: .` exists everywhere, and would be the folder it is started in."""
+    writer = yolo.build(yolo.Config(), open_store(str(tmp_path)), SPEC)
+    writer.finish({"train": [writer.write(Labelled("a.png", "train", 2, 2, None, ()))]})
+    described = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    assert (described.get("path"), described["train"]) == (None, "images/train")
