@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any
 
 from segtasks import plugins
 from segtasks.codecs.mask import decode_mask
 from segtasks.engines import JSON, Done, Engine
 from segtasks.errors import ConfigError, CorruptError, DataFault, IncompleteError, InputError, StorageError, error_named
-from segtasks.refs import Ref
-from segtasks.shards.digest import canonical_json
+from segtasks.shards.digest import canonical_json, content_id
 from segtasks.shards.pixels import IMAGE_COLUMNS, image_bytes
 from segtasks.shards.recipe import differences
 from segtasks.shards.schema import SAMPLE_ROWS
@@ -36,12 +36,16 @@ from segtasks.writers._base import Labelled, Scored, Writer
 from segtasks.writers._files import upright
 
 MARKER = ".segtasks-export.json"  # hidden, so that no reader takes it for a part of the data set
+VERSION = 1  # raised when the same data are written under other names: files of both would lie side by side
 passes = 3  # over shards that failed
 shown = 10
 
 
 def export_data(config: ExportDataConfig, engine: Engine, progress: Progress = silent) -> StageResult:
-    """Write every chosen image of `config.data`; those that the format cannot take are named in the result (`left_out`)."""
+    """Write every chosen image of `config.data`; those that the format cannot take are named in the result (`left_out`).
+
+    `IncompleteError` where it can take none of them. The driver holds some dozen bytes an image, and the reason of each that is left out.
+    """
     started = time.monotonic()
     snapshot = open_snapshot(config.data, config.storage)
     if snapshot.file.rows not in (*SAMPLE_ROWS, "predictions/1"):
@@ -49,15 +53,20 @@ def export_data(config: ExportDataConfig, engine: Engine, progress: Progress = s
     config = config.model_copy(update={"format": plugins.resolved("writers", config.format), "data": str(snapshot.ref)})
     target = open_store(config.output, config.storage)
     writer = _open_writer(config, target, snapshot)
-    chosen = list(select(snapshot, config.where, config.limit))
-    images = sum(len(one.ids) for one in chosen)
+    if set(config.where or {}) - {"split"} and snapshot.file.rows == "predictions/1":
+        raise InputError(f"{snapshot.ref} holds predictions, which have no meta; needed: where by split alone")
+    items: list[JSON] = []
+    splits: dict[str, list[int]] = {}
+    for place, one in enumerate(select(snapshot, config.where, config.limit)):
+        items.append({"place": place, "path": one.record.path, "rows": one.positions})
+        splits.setdefault(one.record.split, []).append(place)
+    images = sum(len(item["rows"]) for item in items)
+    marker = {"version": VERSION, "data": config.data, "content": _content(snapshot), "format": config.format.model_dump(mode="json")}
+    marker |= {"images": config.images, "where": config.where, "limit": config.limit}
+    _claim(target, marker, only_look=config.dry_run)
     if config.dry_run:
-        return StageResult(stage="export-data", url=target.url, dry_run=True, details={"images": images, "shards": len(chosen)})
-    marker = {"data": config.data, "format": config.format.model_dump(mode="json"), "images": config.images}
-    marker |= {"where": config.where, "limit": config.limit}
-    _claim(target, marker)
-    progress({"event": "plan", "stage": "export-data", "units": len(chosen), "todo": len(chosen), "inputs": images})
-    items: list[JSON] = [{"place": place, "path": one.record.path, "rows": list(one.positions)} for place, one in enumerate(chosen)]
+        return StageResult(stage="export-data", url=target.url, dry_run=True, details={"images": images, "shards": len(items)})
+    progress({"event": "plan", "stage": "export-data", "units": len(items), "todo": len(items), "inputs": images})
     left_out: dict[str, str] = {}
     written = 0
     with tempfile.TemporaryFile("w+b") as file:
@@ -68,17 +77,16 @@ def export_data(config: ExportDataConfig, engine: Engine, progress: Progress = s
             written += len(result["entries"])
             progress({"event": "shard", "stage": "export-data", "done": done, "total": len(items), "quarantined": len(left_out),
                       "rows_done": written + len(left_out), "rows_total": images})  # fmt: skip
-        splits: dict[str, list[int]] = {}
-        for place, one in enumerate(chosen):
-            splits.setdefault(one.record.split, []).append(place)
+        if not written:
+            raise IncompleteError(f"{config.format.name} can take none of {images} images:\n{_listing(left_out)}", _reasons(left_out))
         writer.finish({split: _Entries(spool, places) for split, places in sorted(splits.items())})
     target.replace(MARKER, _pretty({**marker, "complete": True, "written": written, "left_out": left_out}))
     progress({"event": "published", "stage": "export-data", "ref": target.url})
     return StageResult(
         stage="export-data",
         url=target.url,
-        counts={"rows": images, "done": written, "quarantined": len(left_out), "empty": 0, "shards": len(chosen)},
-        computed_shards=len(chosen),
+        counts={"rows": images, "done": written, "quarantined": len(left_out), "empty": 0, "shards": len(items)},
+        computed_shards=len(items),
         seconds=round(time.monotonic() - started, 3),
         details={"format": config.format.name, "data": config.data, "written": written, "left_out": left_out},
     )
@@ -90,22 +98,47 @@ def _open_writer(config: ExportDataConfig, target: Store, snapshot: Snapshot) ->
     return writer
 
 
-def _claim(target: Store, marker: JSON) -> None:
-    """The output is empty, or was begun by the same export."""
+def _content(snapshot: Snapshot) -> str:
+    """Hash of what the snapshot lists: another data set may lie at the same URL by now, with the same number."""
+    return content_id({"recipe": snapshot.file.recipe, "lists": list(snapshot.file.lists)})
+
+
+def _claim(target: Store, marker: JSON, *, only_look: bool) -> None:
+    """The output is empty, or was begun by the same export. `only_look`: it stays as it is."""
+    begun = _pretty({**marker, "complete": False})
     try:
-        found = json.loads(target.read(MARKER))
+        found = _marker_of(target)
     except FileNotFoundError:
         other = next(iter(target.list()), None)
         if other is not None:
             raise ConfigError(f"{target.url} holds {other.path}, and no export of segtasks; needed: an empty or new folder") from None
-        target.replace(MARKER, _pretty({**marker, "complete": False}))
-        return
-    except ValueError as error:
-        raise CorruptError(f"{target.url_of(MARKER)} is not JSON: {error}") from error
+        if only_look or target.create(MARKER, begun):
+            return
+        found = _marker_of(target)  # somebody else's, begun at the same time
     theirs = {key: found.get(key) for key in marker}
     if canonical_json(theirs) != canonical_json(marker):
         lines = "\n".join(f"  {line}" for line in differences(theirs, json.loads(canonical_json(marker))))
         raise ConfigError(f"{target.url} holds another export; needed: an empty or new folder. It differs in\n{lines}")
+    if not only_look:
+        target.replace(MARKER, begun)
+
+
+def _marker_of(target: Store) -> JSON:
+    try:
+        found = json.loads(target.read(MARKER))
+    except ValueError as error:
+        raise CorruptError(f"{target.url_of(MARKER)} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise CorruptError(f"{target.url_of(MARKER)} holds a {type(found).__name__}; needed: what export-data wrote")
+    return found
+
+
+def _reasons(left_out: Mapping[str, str]) -> Iterator[str]:
+    return (f"{image_id}: {why}" for image_id, why in left_out.items())
+
+
+def _listing(left_out: Mapping[str, str]) -> str:
+    return "\n".join(f"  {reason}" for reason in islice(_reasons(left_out), shown))
 
 
 def _pretty(value: JSON) -> bytes:
@@ -180,7 +213,7 @@ class _Worker:
         self._source = self._snapshot
         if self._snapshot.file.rows == "predictions/1":
             assert self._snapshot.file.input is not None
-            self._source = open_snapshot(Ref(url=self._snapshot.file.input.url), config.storage)
+            self._source = open_snapshot(self._snapshot.file.input, config.storage)  # newer ones may have dropped what was predicted on
         self._policy = self._source.spec.decode
         self._writer = _open_writer(config, open_store(config.output, config.storage), self._snapshot)
 
@@ -196,7 +229,7 @@ class _Worker:
     def _rows(self, item: JSON) -> Iterator[JSON]:
         record = self._snapshot.records[item["path"]]
         names = ["image_id", "split", "width", "height", "mask", "instances"]
-        pictures = ["media_type", "meta", *(name for name in IMAGE_COLUMNS if name != "image_id")]
+        pictures = ["media_type", "meta", *(name for name in IMAGE_COLUMNS if name != "image_id" and self._config.images)]
         if self._source is self._snapshot:
             yield from Rows(self._snapshot.read(record, [*names, *pictures], rows=item["rows"]))
             return
