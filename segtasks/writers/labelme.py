@@ -27,7 +27,7 @@ from segtasks.storage import Store
 from segtasks.writers._base import JSON, Labelled, Scored
 from segtasks.writers._files import image_suffix, put, require_unique, stem_of
 from segtasks.writers._objects import is_background, objects_of
-from segtasks.writers._order import drawing_order
+from segtasks.writers._order import drawing_order, placed
 
 IGNORE = "__ignore__"
 _version = "5.4.1"  # of labelme, whose format this is
@@ -74,11 +74,11 @@ class LabelmeWriter:
         """Objects with their labels in the order of drawing, and last what the mask has where no object is seen: ignored pixels, and
         background on objects."""
         objects = objects_of(sample, self._spec)
-        masks = [rle.decode(one.counts, sample.height, sample.width) for one in objects]
+        places = [placed(one.counts, sample.height, sample.width) for one in objects]
         drawn = np.zeros((sample.height, sample.width), np.int32)
-        for place in drawing_order(objects, masks, sample.mask):
+        for place in drawing_order(objects, places, sample.mask):
             one = objects[place]
-            drawn[masks[place]] = self._spec.ignore_index if one.iscrowd else one.category_id
+            drawn[places[place].inside][places[place].pixels] = self._spec.ignore_index if one.iscrowd else one.category_id
             yield one, IGNORE if one.iscrowd else self._labels[one.category_id]
         if sample.mask is None:
             return
@@ -92,10 +92,9 @@ class LabelmeWriter:
 
     def _shapes(self, one: Scored, label: str, number: int, sample: Labelled) -> Iterator[dict[str, Any]]:
         if self._config.shape == "mask":
-            left, top, width, height = (int(side) for side in rle.bbox(one.counts, sample.height, sample.width))
-            if width and height:
-                crop = rle.decode(one.counts, sample.height, sample.width)[top : top + height, left : left + width]
-                corners: list[list[Any]] = [[left, top], [left + width - 1, top + height - 1]]
+            top, left, crop = placed(one.counts, sample.height, sample.width)
+            if crop.size:
+                corners: list[list[Any]] = [[left, top], [left + crop.shape[1] - 1, top + crop.shape[0] - 1]]
                 yield {**_shape(label, "mask", corners, None), "mask": _png(crop)}
             return
         parts = outlines(one.counts, sample.height, sample.width)

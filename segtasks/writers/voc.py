@@ -16,7 +16,7 @@ import numpy as np
 
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import Config as BaseConfig
-from segtasks.errors import ConfigError
+from segtasks.errors import ConfigError, LabelError
 from segtasks.readers._describe import voc_color
 from segtasks.readers._voc_classes import CLASSES, VOID, VOID_COLOR
 from segtasks.spec import DatasetSpec
@@ -49,6 +49,8 @@ class VocWriter:
 
     def write(self, sample: Labelled) -> JSON:
         name = stem_of(sample, flat=True)
+        if name != name.strip() or len(name.splitlines()) > 1:
+            raise LabelError(f"{sample.image_id!r} has white space at an end or a line break, which a line of VOC's lists cannot hold")
         ids = None
         if sample.instances is not None and sample.mask is not None:
             ids = id_image(sample.instances, sample.height, sample.width, _most_objects)

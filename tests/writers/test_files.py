@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from segtasks import plugins
 from segtasks.codecs import rle
@@ -9,6 +11,7 @@ from segtasks.storage import open_store
 from segtasks.writers import _files
 from segtasks.writers._base import Labelled, Scored
 from segtasks.writers._files import image_suffix, require_unique, stem_of
+from tests.writers.roundtrip import stem, there_and_back
 
 
 def sample(image_id, media_type="image/png"):
@@ -96,3 +99,26 @@ def test_objects_without_a_mask_are_left_out_and_said_to_be(tmp_path, caplog, na
     writer.finish({"train": [writer.write(Labelled("a.png", "train", 2, 2, None, (one,)))]})
     assert "instances of 1 images without masks" in caplog.text
     assert "overlap" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"), [("coco", "coco"), ("labelme", "labelme"), ("panoptic", "coco_panoptic"), ("voc", "voc"), ("yolo", "yolo")]
+)
+def test_names_with_spaces_signs_and_other_scripts_come_back(tmp_path, name, reader):
+    names = ["train/my image 1.png", "train/Straße ü/ñ (2).png", "val/a#b&c.png", "val/x.y.z.png", "val/写真.png"]
+    mask = np.zeros((8, 9), np.uint8)
+    mask[2:4, 2:5], mask[5:7, 3:6] = 1, 2
+    for number, path in enumerate(names):
+        for folder, pixels in (("images", mask[::-1] + number), ("masks", mask)):
+            target = tmp_path / "source" / folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(target)
+    classes = [{"name": name, "color": [number, 0, 0]} for number, name in enumerate(("ground", "red car, old", "Straße 1"))]
+    (tmp_path / "source/dataset.yaml").write_text(yaml.safe_dump({"name": "odd", "classes": classes}))
+    before, after = there_and_back(tmp_path / "source", tmp_path, "folder", name, reader, name=lambda one: stem(one).rpartition("__")[2])
+    assert set(after) == set(before) == {"my image 1", "ñ (2)", "a#b&c", "x.y.z", "写真"}
+    assert [after[one].pixels for one in before] == [before[one].pixels for one in before]
+    if name in ("coco", "yolo"):  # these have objects alone
+        assert all({label for label, _, _ in one.instances} == {"ground", "red car, old", "Straße 1"} for one in after.values())
+    else:
+        assert [after[one].mask for one in before] == [before[one].mask for one in before]

@@ -65,3 +65,17 @@ def test_the_later_shape_is_the_smaller_object(tmp_path: Path) -> None:
     labelme.build(labelme.Config(), open_store(str(tmp_path)), spec).write(Labelled("a/b.jpg", "", 4, 4, None, tuple(found)))
     shapes = json.loads((tmp_path / "a/b.json").read_text())["shapes"]
     assert [shape["points"] for shape in shapes] == [[[0, 0], [3, 3]], [[1, 1], [1, 1]]]
+
+
+def test_the_order_is_found_by_pixels_whatever_box_the_source_says(tmp_path: Path) -> None:
+    """COCO's `measures: json` keeps the file's own boxes and areas. The large dog is on top here."""
+    dog, cat = np.zeros((2, 40, 60), np.bool_)
+    dog[5:35, 5:50], cat[30:38, 45:58] = True, True
+    mask = np.zeros((40, 60), np.uint8)
+    for value, pixels in ((1, cat), (2, dog)):
+        mask[pixels] = value
+    found: Any = [Scored(value, (0, 0, 0, 0), float(part.sum()), rle.encode(part)) for value, part in ((2, dog), (1, cat))]
+    spec = DatasetSpec(name="made", classes=object_classes(["cat", "dog"]))
+    labelme.build(labelme.Config(), open_store(str(tmp_path)), spec).write(Labelled("a/b.jpg", "", 40, 60, mask, tuple(found)))
+    shapes = json.loads((tmp_path / "a/b.json").read_text())["shapes"]
+    assert [(shape["label"], shape["points"]) for shape in shapes] == [("cat", [[45, 30], [57, 37]]), ("dog", [[5, 5], [49, 34]])]
