@@ -112,9 +112,12 @@ def _claim(target: Store, marker: JSON, *, only_look: bool) -> None:
         other = next(iter(target.list()), None)
         if other is not None:
             raise ConfigError(f"{target.url} holds {other.path}, and no export of segtasks; needed: an empty or new folder") from None
-        if only_look or target.create(MARKER, begun):
-            return
-        found = _marker_of(target)  # somebody else's, begun at the same time
+        try:
+            if only_look or target.create(MARKER, begun):
+                return
+            found = _marker_of(target)  # somebody else's, begun at the same time
+        except FileNotFoundError as error:
+            raise ConfigError(f"{target.url} is no folder, and cannot become one; needed: an empty or new folder") from error
     theirs = {key: found.get(key) for key in marker}
     if canonical_json(theirs) != canonical_json(marker):
         lines = "\n".join(f"  {line}" for line in differences(theirs, json.loads(canonical_json(marker))))

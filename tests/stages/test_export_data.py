@@ -18,6 +18,7 @@ from segtasks.shards import open_snapshot
 from segtasks.stages import export_data as stage
 from segtasks.stages.config import ExportDataConfig
 from segtasks.storage import open_store
+from segtasks.storage._store import LocalStore
 from segtasks.writers import folder
 from tests.contracts.worlds import nifti as nifti_world
 from tests.stages.world import model, run_evaluate, run_infer, run_ingest, write_images
@@ -155,6 +156,29 @@ def test_a_dry_run_refuses_what_the_run_would_and_writes_nothing(tmp_path: Path,
     assert (result.details, (tmp_path / "out").exists()) == ({"images": 9, "shards": 5}, False)
     with pytest.raises(ConfigError, match="needed: an empty or new folder"):
         run_export(data, data, "folder", dry_run=True)
+
+
+def test_an_output_that_is_a_file_is_refused_in_words(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "out").write_text("years of work")
+    with pytest.raises(ConfigError, match="out is no folder, and cannot become one"):
+        run_export(data, tmp_path / "out", "folder")
+    assert (tmp_path / "out").read_text() == "years of work"
+
+
+def test_two_exports_begun_at_one_time_are_not_mixed(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one's marker comes between our look and our own."""
+    create = LocalStore.create
+
+    def late(self: LocalStore, path: str, content: bytes) -> bool:
+        if path == stage.MARKER:
+            monkeypatch.setattr(LocalStore, "create", create)
+            run_export(data, tmp_path / "out", "coco")
+        return create(self, path, content)
+
+    monkeypatch.setattr(LocalStore, "create", late)
+    with pytest.raises(ConfigError, match=r"holds another export.*\n  format.name: \"coco\" -> \"folder\""):
+        run_export(data, tmp_path / "out", "folder")
+    assert not (tmp_path / "out/images").exists()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null"])
