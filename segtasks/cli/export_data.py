@@ -37,6 +37,8 @@ def lines(result: StageResult) -> list[str]:
     if left_out:
         found.append(f"{counted(len(left_out), 'image')} left out:")
         found += [f"  {image_id}: {why}" for image_id, why in list(left_out.items())[:_shown]]
+        if len(left_out) > _shown:
+            found.append(f"  and {len(left_out) - _shown:,} more: .segtasks-export.json names them all")
     return found
 
 
