@@ -26,18 +26,17 @@ def outline(counts: bytes, height: int, width: int) -> list[float]:
     """One polygon for the whole mask, its parts joined like holes; empty for an empty mask. For formats of one polygon an object."""
     parts = outlines(counts, height, width)
     joined = parts[0] if parts else []
+    start = joined[:2]
     for part in parts[1:]:
-        start = joined[:2]
         corner = [part[0], start[1]]  # by right angles, as the way there must be that back to the pixel
-        joined = [*joined, *start, *corner, *part, *part[:2], *corner, *start]
+        joined += [*start, *corner, *part, *part[:2], *corner, *start]
     return joined
 
 
 def _outline(counts: bytes, height: int, width: int) -> list[float]:
     """Of one part: the outer loop first, then there and back to each hole."""
     left, top, w, h = (int(side) for side in rle.bbox(counts, height, width))
-    mask = rle.decode(counts, height, width)[top : top + h, left : left + w]
-    loops = _loops(mask)
+    loops = _loops(rle.decode_box(counts, height, width, (top, left, h, w)))
     outer = min(range(len(loops)), key=lambda at: min(loops[at]))  # it alone has the leftmost corner
     path = [*loops[outer], loops[outer][0]]
     (start_x, start_y) = path[0]
@@ -63,15 +62,17 @@ def _loops(mask: NDArray[np.bool_]) -> list[list[Corner]]:
     along_row = _partners(np.lexsort((x, y)))
     along_column = _partners(np.lexsort((y, x)))
     corners = list(zip(x.tolist(), y.tolist()))
-    unused = set(range(len(corners)))
+    used = bytearray(len(corners))
     loops = []
-    while unused:
-        first = current = min(unused)
+    for first in range(len(corners)):
+        if used[first]:
+            continue
+        current = first
         loop: list[Corner] = []
         while True:
             for partner in (along_row, along_column):
                 loop.append(corners[current])
-                unused.discard(current)
+                used[current] = True
                 current = partner[current]
             if current == first:
                 break

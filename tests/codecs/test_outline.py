@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,3 +53,13 @@ def test_large_masks_with_holes_come_back(seed: int) -> None:
     noise = np.random.default_rng(seed).random((120, 90))
     mask = noise > 0.4
     assert rle.encode_polygons(outlines_of(mask), *mask.shape) == rle.encode(mask)
+
+
+def test_a_mask_of_thousands_of_holes_or_parts_takes_no_square_of_them() -> None:
+    """8 s each when every loop was looked for among all corners, and every part copied what was joined before."""
+    parts = np.zeros((1500, 1500), np.bool_)
+    parts[6::12, 6::12] = True
+    began = time.process_time()
+    assert len(outline(rle.encode(~parts), 1500, 1500)) == 2 * (4 + 15625 * 8)  # a hole: there, 4 corners, its first again, and back
+    assert len(outline(rle.encode(parts), 1500, 1500)) == 2 * (4 + 15624 * 9)
+    assert time.process_time() - began < 5
