@@ -131,6 +131,7 @@ def ray_data(source: Path, output: Path) -> None:
 
 def datasets(source: Path, output: Path) -> None:
     import datasets as hf
+    from PIL import Image
 
     hf.disable_progress_bars()
     every = pairs(source)
@@ -141,7 +142,7 @@ def datasets(source: Path, output: Path) -> None:
         mask = np.array(row["mask"])
         if mask.shape != np.array(row["image"]).shape[:2] or mask.max() >= CLASSES:
             raise ValueError("a mask does not fit")
-        return {"height": mask.shape[0]}
+        return {"height": mask.shape[0], "mask": Image.fromarray(np.where(mask == CLASSES - 1, 255, mask).astype(np.uint8))}
 
     made.map(check, num_proc=WORKERS).to_parquet(str(output))
 

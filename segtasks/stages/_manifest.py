@@ -1,6 +1,7 @@
 """From the items of a listing to units and manifests: listed once, spooled to this machine's disk, cut, and written out.
 
-What stays in memory is numbers, some 80 bytes an item at the peak (110 with groups; benchmarks/ingest_listing.py), and no object of Python's.
+What stays in memory is numbers, some 80 bytes an item at the peak (110 with groups; benchmarks/ingest_listing.py), and no object of
+Python's.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ from segtasks.storage import Store, open_store
 from segtasks.transforms.histogram import class_pixels
 
 VERSION = 2  # raised when the rows change for the same configuration
-decode_threads = 2
+local_threads = 1  # a worker; the thread that writes is another one, and the workers share the cores
+remote_threads = 8  # most of them wait for the store
 
 
 def ingest(config: IngestConfig, engine: Engine, progress: Progress = silent) -> StageResult:
@@ -87,6 +88,7 @@ class _Worker(ShardWorker[SourceItem]):
     def __init__(self, config: IngestConfig, recipe: Recipe, plan: Plan) -> None:
         super().__init__("samples/1", open_store(config.output, config.storage), plan, config.limits)
         self._source = open_store(config.source, config.storage)
+        self._threads = local_threads if self._source.is_local else remote_threads
         self._reader = _open_reader(config.format, self._source, recipe.spec)
         self._spec = recipe.spec
         self._manifest: tuple[str, pa.Table] = ("", None)
@@ -98,7 +100,7 @@ class _Worker(ShardWorker[SourceItem]):
         return [SourceItem(**{**row, "labels": json.loads(row["labels"])}) for row in rows]
 
     def make_rows(self, inputs: Iterable[SourceItem]) -> Iterator[list[dict[str, Any]]]:
-        return map_ahead(self._rows, inputs, threads=decode_threads, ahead=2 * decode_threads)
+        return map_ahead(self._rows, inputs, threads=self._threads, ahead=2 * self._threads)
 
     def origin(self, one: SourceItem) -> dict[str, Any]:
         return {

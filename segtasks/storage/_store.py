@@ -62,6 +62,7 @@ def open_store(url: str, storage: StorageOptions | None = None) -> Store:
 class Store:
     """A store behind fsspec. Picklable: each process opens its own connection."""
 
+    is_local = False
     _retries_inside = True  # so that an answer may have been lost without our seeing it
 
     def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
@@ -263,6 +264,7 @@ def _modified(info: Mapping[str, Any]) -> float:
 class LocalStore(Store):
     """A folder. The lock is `os.link`: unlike a rename it fails when the name is taken."""
 
+    is_local = True
     _retries_inside = False
 
     def _file(self, path: str) -> str:
