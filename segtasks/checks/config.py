@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from segtasks.config import Config, execution
+from segtasks.spec import BACKGROUND_NAMES
 
 
 def _allowed(default: int | None, description: str) -> int | None:
@@ -53,9 +54,7 @@ class CheckSettings(Config):
     """Where a measure becomes a finding. Another value needs no image to be read again."""
 
     max_findings: MaxFindings = execution(MaxFindings(), description="findings allowed of each kind; over it the check exits 3")
-    background: tuple[str, ...] = execution(
-        ("background", "_background_", "__background__", "bg"), description="classes that count as nothing, whatever their case"
-    )
+    background: tuple[str, ...] = execution(BACKGROUND_NAMES, description="classes that count as nothing, whatever their case")
     min_object_pixels: int = execution(10, ge=0, description="instances with fewer pixels are tiny; 0: none is")
     max_disagreement: float = execution(
         0.05, ge=0, le=1, description="largest share of the instances' pixels that may be of another class in the mask"

@@ -4,6 +4,7 @@ refused with its reason before a GPU is paid for; its bytes are kept as they are
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,7 +38,8 @@ from segtasks.transforms.histogram import class_pixels
 
 VERSION = 2  # raised when the rows change for the same configuration
 local_threads = 1  # a worker; the thread that writes is another one, and the workers share the cores
-remote_threads = 8  # most of them wait for the store
+remote_threads = 8  # most of them wait for the store,
+decoding_at_once = 2  # and of the pixels of a large image no more are in memory for it
 
 
 def ingest(config: IngestConfig, engine: Engine, progress: Progress = silent) -> StageResult:
@@ -88,6 +90,7 @@ class _Worker(ShardWorker[SourceItem]):
     def __init__(self, config: IngestConfig, recipe: Recipe, plan: Plan) -> None:
         super().__init__("samples/1", open_store(config.output, config.storage), plan, config.limits)
         self._source = open_store(config.source, config.storage)
+        self._decoding = threading.BoundedSemaphore(decoding_at_once)
         self._threads = local_threads if self._source.is_local else remote_threads
         self._reader = _open_reader(config.format, self._source, recipe.spec)
         self._spec = recipe.spec
@@ -128,7 +131,8 @@ class _Worker(ShardWorker[SourceItem]):
             return None
         if raw.axes != IMAGE_AXES:
             return volume_columns(raw, item.image_id, self._spec)
-        found: Decoded | Header = raw.referenced or decode_image(raw.image, self._spec.decode)
+        with self._decoding:
+            found: Decoded | Header = raw.referenced or decode_image(raw.image, self._spec.decode)
         facts = found.facts if isinstance(found, Decoded) else {}
         by_value = {"bytes": raw.image, "path": item.image_id}
         return {
