@@ -9,12 +9,13 @@ STAMP := .venv/.installed
 # One test process a core of the machines that the suite is timed on. Test processes start workers of their own.
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo test test-all check format constraints clean
+.PHONY: help install demo test test-all fuzz check format constraints clean
 
 help:
 	@echo "make demo      make sample images, run the whole pipeline on them, print the metrics and the report's path"
 	@echo "make test      the fast tests"
 	@echo "make test-all  every test"
+	@echo "make fuzz      the tests of parsers and codecs on new random input; what fails is tried again next time"
 	@echo "make check     ruff, format and mypy"
 	@echo "make install   .venv with everything (the others do this by themselves)"
 
@@ -36,6 +37,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz -n $(TEST_PROCESSES) --dist load
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +18,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 a busy machine gives its workers no time, and limits in seconds strike
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # as the Ray engine has it, also where a test imports ray first
+
+# The suite tries the same examples each time, so that it says something about the change; `make fuzz` tries new ones, and keeps what fails.
+settings.register_profile("suite", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def skip_summary(reasons: list[str]) -> str:

@@ -188,7 +188,7 @@ words = st.sampled_from(["0", "1", "2", "0.5", "-0.01", "1.01", "nan", "1e999", 
 def test_any_label_file_and_yaml_are_read_or_refused(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(LabelError):
-            check_sample(read(Path(folder), data, boxes="rectangle"), reader(Path(folder)).spec(), "x.jpg")
+            check_sample(read(Path(folder), data, boxes="rectangle"), reader(Path(folder), boxes="rectangle").spec(), "x.jpg")
         for file in ("data.yaml", "train.txt"):
             put(Path(folder), "data.yaml", "train: train.txt\nnames: [car]\n")
             put(Path(folder), file, data)

@@ -1,4 +1,7 @@
-"""Eight writers of one name at once: one wins, and the object holds its bytes. On every store that segtasks is said to work with."""
+"""Eight writers of one name at once: one wins, and the object holds its bytes. On every store that segtasks is said to work with.
+
+moto is not raced: it looks whether the key is there and puts it afterwards, so now and then two writers win (seen with 150 MB).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from benchmarks.create_race import race
 from tests.servers.stores import Site
 
-SERVERS = ["moto_site", "seaweed_site", "azure_site", "gcs_site"]
+SERVERS = ["seaweed_site", "azure_site", "gcs_site"]
 slow = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
