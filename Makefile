@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-EXTRAS := s3,gcs,azure,geo,medical,demo,dev
+EXTRAS := s3,gcs,azure,geo,medical,hf,onnx,opencv,demo,dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 # One test process a core of the machines that the suite is timed on. Test processes start workers of their own.

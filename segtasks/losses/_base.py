@@ -1,6 +1,6 @@
 """What all losses share, written once: the checks, the ignore value, class weights and the mean over what counts.
 
-A loss of pixels derives from `PixelLoss` and says only what one pixel costs.
+A loss of pixels derives from `PixelLoss` and says only what one pixel costs; any other from `Loss`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from segtasks.spec import DatasetSpec
 
 
-class PixelLoss(nn.Module, ABC):
-    """Mean over the pixels whose target is a class, each weighted by its class: sum(w[t] * loss) / sum(w[t]).
+class Loss(nn.Module, ABC):
+    """Checks its arguments, brings half precision logits to float32, and parts classes from ignored pixels.
 
-    A batch in which every pixel is ignored costs 0, with zero gradients. Half precision logits are brought to float32 first.
+    A batch in which every pixel is ignored must cost 0, with zero gradients.
     """
 
     class_weights: Tensor | None
@@ -29,9 +29,12 @@ class PixelLoss(nn.Module, ABC):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
+    def set_progress(self, share: float) -> None:
+        """Told before each step which share of all steps is done, 0 to 1: for losses whose weights follow a schedule."""
+
     @abstractmethod
-    def per_pixel(self, logits_NCHW: Tensor, target_NHW: Tensor) -> Tensor:
-        """Loss of each pixel (N, H, W), without class weights. Targets are classes everywhere: ignored pixels arrive as class 0."""
+    def value(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
+        """The scalar. `class_NHW` int64 holds classes everywhere (0 at ignored pixels); `valid_NHW` bool says which count."""
 
     def forward(self, logits_NCHW: Tensor, target_NHW: Tensor) -> Tensor:
         """float (N, C, H, W) and int64 (N, H, W) -> scalar. Raises `ValueError` where shapes, classes or target values do not fit."""
@@ -39,14 +42,7 @@ class PixelLoss(nn.Module, ABC):
         if logits_NCHW.dtype in (torch.bfloat16, torch.float16):
             logits_NCHW = logits_NCHW.float()
         valid_NHW = target_NHW != self.ignore_index
-        class_NHW = torch.where(valid_NHW, target_NHW, 0)
-        # where, not a product: an infinite loss times 0 is not a number
-        loss_NHW = torch.where(valid_NHW, self.per_pixel(logits_NCHW, class_NHW), 0)
-        if self.class_weights is None:
-            return loss_NHW.sum() / valid_NHW.sum().clamp_min(1)
-        weight_NHW = self.class_weights.to(logits_NCHW)[class_NHW] * valid_NHW
-        total = weight_NHW.sum()
-        return (loss_NHW * weight_NHW).sum() / torch.where(total > 0, total, 1)
+        return self.value(logits_NCHW, torch.where(valid_NHW, target_NHW, 0), valid_NHW)
 
     def _check(self, logits_NCHW: Tensor, target_NHW: Tensor) -> None:
         if logits_NCHW.ndim != 4 or target_NHW.shape != (logits_NCHW.shape[0], *logits_NCHW.shape[2:]):
@@ -65,3 +61,23 @@ class PixelLoss(nn.Module, ABC):
                     f"the target holds {sorted(target_NHW[wrong_NHW].unique().tolist())[:5]}; "
                     f"needed: classes 0..{self.num_classes - 1} or the ignore value {self.ignore_index}"
                 )
+
+
+class PixelLoss(Loss):
+    """Mean over the pixels whose target is a class, each weighted by its class: sum(w[t] * loss) / sum(w[t])."""
+
+    @abstractmethod
+    def per_pixel(self, logits_NCHW: Tensor, target_NHW: Tensor) -> Tensor:
+        """Loss of each pixel (N, H, W), without class weights. Targets are classes everywhere: ignored pixels arrive as class 0."""
+
+    def reduce(self, loss_NHW: Tensor, weight_NHW: Tensor) -> Tensor:
+        """The weighted mean; both are 0 at ignored pixels."""
+        total = weight_NHW.sum()
+        return (loss_NHW * weight_NHW).sum() / torch.where(total > 0, total, 1)
+
+    def value(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
+        # where, not a product: an infinite loss times 0 is not a number
+        loss_NHW = torch.where(valid_NHW, self.per_pixel(logits_NCHW, class_NHW), 0)
+        if self.class_weights is None:
+            return self.reduce(loss_NHW, valid_NHW.to(loss_NHW.dtype))
+        return self.reduce(loss_NHW, self.class_weights.to(loss_NHW)[class_NHW] * valid_NHW)

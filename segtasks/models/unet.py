@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segtasks.config import Config as BaseConfig
 from segtasks.errors import ConfigError
+from segtasks.models._layers import he_normal, pad_to_multiple
 
 Norm = Literal["batch", "group", "none"]
 Upsampling = Literal["bilinear", "transpose"]
@@ -61,7 +61,7 @@ class UNet(nn.Module):
         self.dropout = nn.Dropout2d(config.dropout)
         self.decoder = nn.ModuleList(_Up(below, config.norm, config.upsampling) for below in reversed(channels[1:]))
         self.head = nn.Conv2d(config.width, num_classes, 1)
-        self.apply(_he_normal)
+        self.apply(he_normal)
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         """float (N, in_channels, H, W), any H, W >= 1 -> logits (N, num_classes, H, W).
@@ -69,7 +69,7 @@ class UNet(nn.Module):
         Sides are padded at the bottom and right to multiples of 2^depth by repeating the edge, and cropped back.
         """
         height, width = image_NCHW.shape[-2:]
-        features = _pad_to_multiple(image_NCHW, self.stride)
+        features = pad_to_multiple(image_NCHW, self.stride)
         if self.training and self.norm == "batch" and features.shape[0] * features.shape[2] * features.shape[3] == self.stride**2:
             raise ConfigError(
                 f"unet cannot train on one image of {height}x{width}: at depth {self.stride.bit_length() - 1} it shrinks to one pixel, and "
@@ -117,16 +117,3 @@ def _double_conv(before: int, after: int, norm: Norm) -> nn.Sequential:
             layers.append(nn.GroupNorm(after // 8 if after % 8 == 0 else 1, after))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
-
-
-def _pad_to_multiple(image_NCHW: Tensor, multiple: int) -> Tensor:
-    height, width = image_NCHW.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    return F.pad(image_NCHW, (0, right, 0, bottom), mode="replicate") if bottom or right else image_NCHW
-
-
-def _he_normal(module: nn.Module) -> None:
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segtasks.models._base import training_loss
 from segtasks.testing._base import check_config, small_config
 
 Options = Mapping[str, Any] | None
@@ -43,8 +44,7 @@ def logits_have_the_inputs_size(module: ModuleType, options: Options = None) -> 
 def gradients_reach_every_parameter(module: ModuleType, options: Options = None) -> None:
     """After one backward pass every parameter has a finite gradient that is not zero everywhere."""
     net = _build(module, options)
-    logits_NCHW = net.train()(torch.randn(2, 3, 33, 47))
-    F.cross_entropy(logits_NCHW, torch.randint(0, CLASSES, (2, 33, 47))).backward()
+    _charge(net.train(), torch.randn(2, 3, 33, 47), torch.randint(0, CLASSES, (2, 33, 47))).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, f"no gradient reaches {name}"
         assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
@@ -98,7 +98,7 @@ def works_in_bfloat16_autocast(module: ModuleType, options: Options = None) -> N
         assert rough.shape == exact.shape
         difference = (rough.float() - exact).abs().mean() / exact.std().clamp_min(1e-6)
         assert difference < 0.1, f"under bfloat16 autocast logits differ by {difference:.3f} of their standard deviation on average"
-        loss = F.cross_entropy(net.train()(image_NCHW).float(), torch.randint(0, CLASSES, (2, 33, 47)))
+        loss = _charge(net.train(), image_NCHW, torch.randint(0, CLASSES, (2, 33, 47)))
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None), "a bfloat16 gradient is not finite"
 
@@ -112,7 +112,7 @@ def learns_eight_images_by_heart(module: ModuleType, options: Options = None, *,
     accuracy = 0.0
     for step in range(steps):
         optimizer.zero_grad()
-        F.cross_entropy(net(image_NCHW), target_NHW).backward()
+        _charge(net, image_NCHW, target_NHW).backward()
         optimizer.step()
         if step % 20 == 19:
             net.eval()
@@ -148,6 +148,12 @@ def _build(module: ModuleType, options: Options, classes: int = CLASSES, in_chan
     torch.manual_seed(seed)
     net: nn.Module = module.build(small_config(module, options), classes, in_channels)
     return net
+
+
+def _charge(net: nn.Module, image_NCHW: Tensor, target_NHW: Tensor) -> Tensor:
+    """The training loop's way from images to a scalar, with cross-entropy."""
+    output = net(image_NCHW)
+    return training_loss(net, output, target_NHW, lambda logits_NCHW, target: F.cross_entropy(logits_NCHW.float(), target))
 
 
 def _infer(net: Callable[[Tensor], Tensor], image_NCHW: Tensor) -> Tensor:

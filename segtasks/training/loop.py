@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from segtasks import plugins
 from segtasks.errors import SegtasksError
+from segtasks.losses._base import Loss
+from segtasks.models._base import training_loss
 from segtasks.spec import DatasetSpec
 from segtasks.training.checkpoint import Checkpoints, Committed, ModelInfo, model_files
 from segtasks.training.checks import require_one_size, require_same_architecture
@@ -217,6 +219,8 @@ class _Fit:
             assert batch.tag == (epoch, number)
             step = epoch * self.order.batches + number
             rate = self._set_rate(step)
+            if isinstance(self.loss, Loss):
+                self.loss.set_progress(step / self.steps)
             total += self._train_step(step, batch).double() * self.order.batch_images(number)
         seconds = time.perf_counter() - started
         self.history.append(
@@ -237,7 +241,7 @@ class _Fit:
         images_NCHW = self.normalise(torch.from_numpy(batch.images_NHWC))
         target_NHW = torch.from_numpy(batch.masks_NHW.astype("int64")).to(self.device, non_blocking=True)
         with self._autocast():
-            loss = self.loss(self.parallel(images_NCHW), target_NHW)
+            loss = training_loss(self.model, self.parallel(images_NCHW), target_NHW, self.loss)
         # ranks' parts may differ by one image: weighted, so that the mean over ranks is the mean over images
         part = len(batch.ids) / self.order.batch_images(batch.tag[1])
         (loss * (part * self.rank.world)).backward()

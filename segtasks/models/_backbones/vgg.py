@@ -1,0 +1,48 @@
+"""VGG-16 with BatchNorm (Simonyan and Zisserman, ICLR 2015, configuration D), as torchvision has it, without the classifier.
+
+Stages are what comes before each of the five 2x2 poolings; the fifth pooling is left to models that want it (SegNet, DeepLab-LargeFOV).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from segtasks.models._backbones._base import Backbone
+from segtasks.models._layers import he_normal
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+class VGG16(Backbone):
+    """`features` is torchvision's: convolution, BatchNorm, ReLU and pooling in one row of 44."""
+
+    first = "features.0"
+    channels = (64, 128, 256, 512, 512)
+    strides = (1, 2, 4, 8, 16)
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        self.pools: list[int] = []  # where the poolings stand in `features`
+        before = in_channels
+        for stage in STAGES:
+            for after in stage:
+                layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+                before = after
+            self.pools.append(len(layers))
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.apply(he_normal)
+
+    def stage(self, number: int, features: Tensor) -> Tensor:
+        """Stage `number`'s convolutions, without a pooling."""
+        start = self.pools[number - 1] + 1 if number else 0
+        for at in range(start, self.pools[number]):
+            features = self.features[at](features)
+        return features
+
+    def forward(self, image_NCHW: Tensor) -> list[Tensor]:
+        found = [self.stage(0, image_NCHW)]
+        for number in range(1, 5):
+            found.append(self.stage(number, self.features[self.pools[number - 1]](found[-1])))
+        return found
