@@ -84,6 +84,28 @@ class OverflowsInHalf(Sound):
         return super().forward(x)
 
 
+class NormalisesOneValue(Sound):
+    """Plain BatchNorm over a pooled image: a batch of one has nothing to normalise by."""
+
+    def __init__(self, classes, channels):
+        super().__init__(classes, channels)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        features = self.conv(x)
+        return self.head(features + self.norm(features.mean((2, 3), keepdim=True)))
+
+
+class TupleInEval(Sound):
+    def forward(self, x):
+        return (super().forward(x),)
+
+
+class OtherInTheExporter(Sound):
+    def forward(self, x):
+        return super().forward(x.flip(3) if torch.compiler.is_exporting() else x)
+
+
 class LearnsNothing(Sound):
     def forward(self, x):
         return super().forward(x * 0)
@@ -100,6 +122,7 @@ class LearnsNothing(Sound):
         (NoiseInEval, models.evaluation_is_a_pure_function, "different logits"),
         (MemoryOrder, models.works_in_channels_last, "not close"),
         (OverflowsInHalf, models.works_in_bfloat16_autocast, "differ by nan"),
+        (TupleInEval, models.logits_have_the_inputs_size, "in eval mode the output is a tuple"),
         (LearnsNothing, models.learns_eight_images_by_heart, "pixel accuracy"),
     ],
 )
@@ -118,3 +141,33 @@ def test_a_config_that_cannot_be_shown_in_a_form_is_found():
 
     with pytest.raises(AssertionError, match="size has no description"):
         models.config_is_a_config(SimpleNamespace(Config=Bare))
+
+
+def test_a_model_that_cannot_train_on_one_image_is_found():
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        models.trains_on_one_image(module(NormalisesOneValue))
+
+
+@pytest.mark.slow
+def test_a_model_that_the_exporter_changes_is_found():
+    pytest.importorskip("onnxscript", reason="onnx is not installed")
+    with pytest.raises(AssertionError, match="ONNX Runtime gives the class of"):
+        models.exports_to_onnx_with_equal_argmax(module(OtherInTheExporter))
+    models.exports_to_onnx_with_equal_argmax(module(Sound))
+
+
+def test_a_model_is_exempt_from_the_checks_that_it_names_and_from_no_other():
+    outside = module(NoiseInEval)
+    outside.EXEMPT = {
+        "evaluation_is_a_pure_function": "draws noise",
+        "weights_save_and_load_bit_equal": "draws noise",
+        "works_in_channels_last": "draws noise",
+        "works_in_bfloat16_autocast": "draws noise",
+    }
+    models.check_model(outside)
+    assert models.exemption(outside, models.works_in_channels_last) == "draws noise"
+    assert models.exemption(outside, models.gradients_reach_every_parameter) is None
+    outside.EXEMPT = {"evaluation_is_pure": "draws noise"}
+    outside.__name__ = "outside"
+    with pytest.raises(AssertionError, match="EXEMPT of outside names evaluation_is_pure"):
+        models.check_model(outside)
