@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from segtasks.checks.config import CheckSettings, Finding
 from segtasks.spec import DatasetSpec
+from segtasks.transforms import histogram
 
 Ints = NDArray[np.int64]
 
 
 def class_pixels(mask: NDArray[np.unsignedinteger[Any]], spec: DatasetSpec) -> tuple[list[int], int]:
     """Pixels of each class, and how many are of none (ignored)."""
-    counts = np.bincount(mask.reshape(-1), minlength=spec.num_classes)[: spec.num_classes]
+    counts = histogram.class_pixels(mask, spec.num_classes)
     return counts.tolist(), int(mask.size - counts.sum())
 
 

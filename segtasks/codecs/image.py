@@ -15,7 +15,7 @@ and whatever those refuse, through Pillow, whose verdict counts. The rules, each
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
@@ -60,6 +60,16 @@ class Decoded:
         return int(self.pixels.shape[1])
 
 
+@dataclass(frozen=True)
+class Checked:
+    """An image that can be decoded: what `Decoded` says but for the pixels."""
+
+    width: int
+    height: int
+    media_type: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
 def read_header(data: bytes, policy: DecodePolicy, size: int | None = None) -> Header:
     """Read the header alone. `LimitError` above `policy.max_pixels`; `DecodeError` for other formats and implausible sizes.
 
@@ -94,6 +104,17 @@ def decode_image(data: bytes, policy: DecodePolicy) -> Decoded:
         if plain is not None and plain.ndim == 3:
             return Decoded(plain, "image/png")
     return _decode_with_pillow(data, policy, {"warning": warning} if warning else {})
+
+
+def check_image(data: bytes, policy: DecodePolicy) -> Checked:
+    """The verdict of `decode_image` for whoever needs no pixels: of an ordinary JPEG all is read, and only the brightness made."""
+    jpeg = _plain_jpeg(data, policy, len(data))
+    if jpeg is not None and jpeg.is_ordinary:
+        decoded, _ = _decode_ordinary_jpeg(data, jpeg, policy, "GRAY")
+    else:
+        decoded = None
+    found = decoded or decode_image(data, policy)
+    return Checked(found.width, found.height, found.media_type, found.facts)
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -158,11 +179,14 @@ def _check_size(image: ImageFile.ImageFile, data: bytes, policy: DecodePolicy, s
     _check_pixels(image.width, image.height, plausible, size, policy)
 
 
-def _decode_ordinary_jpeg(data: bytes, jpeg: JpegHeader, policy: DecodePolicy) -> tuple[Decoded | None, str]:
+def _decode_ordinary_jpeg(
+    data: bytes, jpeg: JpegHeader, policy: DecodePolicy, colorspace: Literal["RGB", "GRAY"] = "RGB"
+) -> tuple[Decoded | None, str]:
     """Pixels, or None and why libjpeg would rather not: by default it paints what is missing grey and only warns."""
-    pixels = np.empty((jpeg.height, jpeg.width, 3), np.uint8)  # a larger image than the header's does not fit and is refused
+    channels = 3 if colorspace == "RGB" else 1
+    pixels = np.empty((jpeg.height, jpeg.width, channels), np.uint8)  # a larger image than the header's does not fit and is refused
     try:
-        simplejpeg.decode_jpeg(data, "RGB", buffer=pixels, strict=True)
+        simplejpeg.decode_jpeg(data, colorspace, buffer=pixels, strict=True)
     except ValueError as error:
         return None, _pillow.reason(error)
     facts = {"mode": "L"} if jpeg.components == 1 else {}

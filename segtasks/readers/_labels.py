@@ -14,6 +14,7 @@ from segtasks.errors import DataFault, LabelError
 from segtasks.readers._base import Instance
 from segtasks.spec import DatasetSpec
 from segtasks.storage import Store
+from segtasks.transforms.histogram import value_counts
 
 shown = 8  # values named in a message
 
@@ -72,8 +73,12 @@ def to_indices(values: NDArray[Any], spec: DatasetSpec, path: str) -> NDArray[An
 
 def strange_indices(mask: NDArray[Any], spec: DatasetSpec) -> list[int]:
     """The values of a mask that are neither a class index nor the ignore value, ascending."""
-    above = mask[mask >= spec.num_classes]
-    return sorted(set(above[above != spec.ignore_index].tolist())) if above.size else []
+    return strange_values(value_counts(mask), spec)
+
+
+def strange_values(counts: NDArray[np.int64], spec: DatasetSpec) -> list[int]:
+    """`strange_indices` by how many pixels each value has."""
+    return [int(value) for value in np.flatnonzero(counts) if value >= spec.num_classes and value != spec.ignore_index]
 
 
 def to_ids(values: NDArray[Any], path: str) -> NDArray[Any]:
@@ -137,16 +142,18 @@ def _look_up(codes: NDArray[Any], table: tuple[tuple[int, int], ...], index_type
 def _look_up_bytes(codes: NDArray[np.uint8], table: tuple[tuple[int, int], ...]) -> tuple[NDArray[Any], list[int]]:
     """By `bytes.translate`, a third of the time of indexing with an array of uint8 (which NumPy widens to eight bytes first)."""
     stored = codes.tobytes()
-    to_index, known = _translation(table)
-    indices = np.frombuffer(stored.translate(to_index), np.uint8).reshape(codes.shape)
-    return indices, sorted(set(stored.translate(None, known)))
+    to_index, unknown = _translation(table)
+    indices = stored.translate(to_index)
+    strange = sorted(set(stored) - {key for key, _ in table}) if unknown is not None and unknown in indices else []
+    return np.frombuffer(indices, np.uint8).reshape(codes.shape), strange
 
 
 @lru_cache
-def _translation(table: tuple[tuple[int, int], ...]) -> tuple[bytes, bytes]:
-    """The index of each byte, and the bytes that have one."""
+def _translation(table: tuple[tuple[int, int], ...]) -> tuple[bytes, int | None]:
+    """The index of each byte, and what unknown bytes become: a value that is no index (none where each of the 256 is known)."""
     indices = {key: index for key, index in table if 0 <= key < 256}
-    return bytes(indices.get(value, 0) for value in range(256)), bytes(indices)
+    unknown = next(iter({*range(256)} - {*indices.values()}), None)
+    return bytes(indices.get(value, unknown or 0) for value in range(256)), unknown
 
 
 def _majority(ids: NDArray[Any], mask: NDArray[Any], ignore_index: int) -> dict[int, int]:

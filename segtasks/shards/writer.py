@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ hard_cap_bytes = 256 << 20
 
 OK, QUARANTINED, EMPTY = "ok", "quarantined", "empty"
 max_error_characters = 500
+compressed_types = {None, "image/jpeg", "image/png", "image/webp", "image/gif", "application/gzip"}  # None: no picture, or a mask alone
 
 
 def ok(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,9 +51,7 @@ class ShardWriter:
         self._unit, self._recipe, self._plan, self._rows_schema = unit, recipe, plan, rows
         self._schema = schema.with_metadata({b"huggingface": huggingface_metadata(schema)})
         self._sink = io.BytesIO()
-        self._parquet = pq.ParquetWriter(
-            self._sink, self._schema, compression="zstd", compression_level=3, use_dictionary=False, write_statistics=False
-        )
+        self._writer: pq.ParquetWriter | None = None
         self._waiting: list[Mapping[str, Any]] = []
         self._waiting_bytes = 0
         self._total_bytes = 0
@@ -90,8 +89,15 @@ class ShardWriter:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._parquet.write_table(pa.Table.from_pylist(list(self._waiting), schema=self._schema))
+            self._parquet().write_table(pa.Table.from_pylist(list(self._waiting), schema=self._schema))
             self._waiting, self._waiting_bytes = [], 0
+
+    def _parquet(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._sink, self._schema, **_compression(self._schema, self._waiting), use_dictionary=False, write_statistics=False
+            )
+        return self._writer
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> tuple[bytes, ShardRecord]:
         """The bytes and the record. Raises if the ids that went out are not those that came in: that would be our own fault."""
@@ -99,6 +105,7 @@ class ShardWriter:
         ids = digest_ids(self._ids)
         if ids != self._unit.ids or len(self._ids) != self._unit.inputs:
             raise RuntimeError(f"shard {self._unit.key}: {len(self._ids)} ids written, {self._unit.inputs} came in, or other ones")
+        self._parquet()  # writes its first bytes, also of a shard without rows
         content = self._sink.getbuffer()
         facts = {
             "format": 1,
@@ -120,11 +127,29 @@ class ShardWriter:
             "content_sha256": (content_sha256 := hash_bytes(content)),
         }
         content.release()
-        self._parquet.add_key_value_metadata({KEY: json.dumps(facts).encode()})
-        self._parquet.close()
+        self._parquet().add_key_value_metadata({KEY: json.dumps(facts).encode()})
+        self._parquet().close()
         data = self._sink.getvalue()
         digest = file_digest(content_sha256, data[content_bytes:])
         return data, ShardRecord.from_json({**facts, "path": self._unit.path, "bytes": len(data), "digest": digest})
+
+
+def _compression(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """zstd, but not over pictures that are compressed already: that saves nothing and costs as much as all else in writing a shard."""
+    stored = {"image.bytes", "mask.bytes"} if {row.get("media_type") for row in rows} <= compressed_types else set()
+    codecs = {leaf: "NONE" if leaf in stored else "ZSTD" for field in schema for leaf in _leaves(field.name, field.type)}
+    return {"compression": codecs, "compression_level": {leaf: 3 for leaf, codec in codecs.items() if codec == "ZSTD"}}
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[str]:
+    """Parquet's names of the columns that a field is stored in."""
+    if pa.types.is_struct(kind):
+        for child in kind:
+            yield from _leaves(f"{path}.{child.name}", child.type)
+    elif pa.types.is_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path
 
 
 def commit(store: Store, data: bytes, record: ShardRecord) -> ShardRecord:

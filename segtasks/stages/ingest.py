@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from segtasks import plugins
-from segtasks.codecs.image import Decoded, Header, decode_image
+from segtasks.codecs.image import Checked, Header, check_image
 from segtasks.codecs.mask import encode_mask
 from segtasks.config import Plugin, output_part
 from segtasks.engines import Engine
 from segtasks.errors import DataFault, LabelError, MissingObject
 from segtasks.readers._base import Instance, RawSample, Reader, SourceItem
-from segtasks.readers._labels import strange_indices
+from segtasks.readers._labels import strange_values
 from segtasks.shards.plan import LISTS, Plan, Unit
 from segtasks.shards.recipe import Recipe, read_recipe
 from segtasks.shards.schema import IMAGE_AXES, to_meta
@@ -34,7 +34,7 @@ from segtasks.stages.config import IngestConfig
 from segtasks.stages.progress import Progress, silent
 from segtasks.stages.result import StageResult
 from segtasks.storage import Store, open_store
-from segtasks.transforms.histogram import class_pixels
+from segtasks.transforms.histogram import value_counts
 
 VERSION = 2  # raised when the rows change for the same configuration
 local_threads = 1  # a worker; the thread that writes is another one, and the workers share the cores
@@ -132,8 +132,9 @@ class _Worker(ShardWorker[SourceItem]):
         if raw.axes != IMAGE_AXES:
             return volume_columns(raw, item.image_id, self._spec)
         with self._decoding:
-            found: Decoded | Header = raw.referenced or decode_image(raw.image, self._spec.decode)
-        facts = found.facts if isinstance(found, Decoded) else {}
+            found: Checked | Header = raw.referenced or check_image(raw.image, self._spec.decode)
+        facts = found.facts if isinstance(found, Checked) else {}
+        mask, counts = self._mask(raw, found.height, found.width, item)
         by_value = {"bytes": raw.image, "path": item.image_id}
         return {
             "image": {"bytes": None, "path": self._source.url_of(item.path)} if raw.referenced else by_value,
@@ -143,23 +144,26 @@ class _Worker(ShardWorker[SourceItem]):
             "spacing": list(raw.spacing) or None,
             "width": found.width,
             "height": found.height,
-            "mask": self._mask(raw, found.height, found.width, item),
-            "class_pixels": None if raw.mask is None else class_pixels(raw.mask, self._spec.num_classes).tolist(),
+            "mask": mask,
+            "class_pixels": counts,
             "instances": None if raw.instances is None else [_instance(one, found.height, found.width) for one in raw.instances],
             "meta": to_meta({**facts, **raw.meta}),
         }
 
-    def _mask(self, raw: RawSample, height: int, width: int, item: SourceItem) -> dict[str, Any] | None:
+    def _mask(self, raw: RawSample, height: int, width: int, item: SourceItem) -> tuple[dict[str, Any] | None, list[int] | None]:
+        """The mask's column and its pixels of each class."""
         if raw.mask is None:
-            return None
+            return None, None
         if raw.mask.shape != (height, width):
             found = "x".join(str(side) for side in raw.mask.shape)
             raise LabelError(f"the mask is {found}, the image (turned upright) {height}x{width} (height x width)")
-        strange = strange_indices(raw.mask, self._spec) if self._spec.classes else []
+        counts = value_counts(raw.mask, self._spec.num_classes)
+        strange = strange_values(counts, self._spec) if self._spec.classes else []
         if strange:
             allowed = f"classes are 0..{self._spec.num_classes - 1} and {self._spec.ignore_index} means ignore"
             raise LabelError(f"the mask holds {strange[:8]}; {allowed}")
-        return {"bytes": encode_mask(raw.mask, self._spec.palette), "path": f"{item.image_id}.mask.png"}
+        column = {"bytes": encode_mask(raw.mask, self._spec.palette), "path": f"{item.image_id}.mask.png"}
+        return column, counts[: self._spec.num_classes].tolist()
 
 
 def _instance(instance: Instance, height: int, width: int) -> dict[str, Any]:

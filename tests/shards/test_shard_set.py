@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -174,6 +175,22 @@ def test_verify_finds_a_flipped_byte_a_missing_shard_and_a_forged_list(store: St
     pq.write_table(table.slice(0, 2), listing)
     with pytest.raises(CorruptError, match="does not hash to its name"):
         require_intact(verify(store.url))
+
+
+def test_pictures_that_are_compressed_already_are_stored_as_they_are(tmp_path: Path) -> None:
+    """A photograph as JPEG does not shrink any more; the same bytes as BMP (all alike here) do."""
+    codecs = {}
+    for media_type in ("image/jpeg", "image/bmp"):
+        writer = ShardWriter("samples/1", "r", 1, unit(recipe(), ["a"]))
+        writer.add(ok({"image_id": "a", "image": {"bytes": bytes(100_000), "path": "a"}, "media_type": media_type}))
+        data, record = writer.finish()
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        assert parquet.read().num_rows == record.rows == 1
+        group = parquet.metadata.row_group(0)
+        codecs[media_type] = {group.column(at).path_in_schema: group.column(at).compression for at in range(group.num_columns)}
+    assert codecs["image/jpeg"]["image.bytes"] == codecs["image/jpeg"]["mask.bytes"] == "UNCOMPRESSED"
+    assert set(codecs["image/bmp"].values()) == {"ZSTD"}
+    assert {path for path, codec in codecs["image/jpeg"].items() if codec != "ZSTD"} == {"image.bytes", "mask.bytes"}
 
 
 def test_a_record_whose_file_was_cut_short_is_corrupt(store: Store) -> None:
