@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from segtasks.testing._base import check_config, made_spec, small_config
 
 Options = Mapping[str, Any] | None
-CLASSES = 4
+CLASSES = 4  # a loss for exactly two classes says so by `CLASSES = 2` in its module
 IGNORE = 255
 
 
@@ -30,7 +30,7 @@ def config_is_a_config(module: ModuleType, options: Options = None) -> None:
 
 def is_a_finite_scalar_with_gradient(module: ModuleType, options: Options = None) -> None:
     """On an ordinary batch, in either memory format, with equal values."""
-    loss, (logits_NCHW, target_NHW) = _build(module, options), _case()
+    loss, (logits_NCHW, target_NHW) = _build(module, options), _case(module)
     value = loss(logits_NCHW.requires_grad_(), target_NHW)
     assert value.shape == (), f"the loss has shape {tuple(value.shape)}; needed: a scalar"
     assert torch.isfinite(value), f"the loss is {value.item()}"
@@ -43,14 +43,19 @@ def is_a_finite_scalar_with_gradient(module: ModuleType, options: Options = None
 
 
 def gradient_equals_finite_differences(module: ModuleType, options: Options = None) -> None:
-    """In float64, by `torch.autograd.gradcheck`."""
-    loss, (logits_NCHW, target_NHW) = _build(module, options), _case(height=3, width=4)
+    """In float64, by `torch.autograd.gradcheck`.
+
+    A module whose loss takes a factor as constant, as its paper says, has `STOPS_GRADIENT = True` and tests its gradient itself.
+    """
+    if getattr(module, "STOPS_GRADIENT", False):
+        return
+    loss, (logits_NCHW, target_NHW) = _build(module, options), _case(module, height=3, width=4)
     torch.autograd.gradcheck(lambda logits: loss(logits, target_NHW), logits_NCHW.double().requires_grad_())
 
 
 def ignored_pixels_change_nothing(module: ModuleType, options: Options = None) -> None:
     """Other logits at ignored pixels give the same value, and no gradient reaches them."""
-    loss, (logits_NCHW, target_NHW) = _build(module, options), _case()
+    loss, (logits_NCHW, target_NHW) = _build(module, options), _case(module)
     ignored_N1HW = (target_NHW == IGNORE).unsqueeze(1)
     changed_NCHW = torch.where(ignored_N1HW, torch.randn_like(logits_NCHW) * 50, logits_NCHW).requires_grad_()
     value = loss(changed_NCHW, target_NHW)
@@ -63,7 +68,7 @@ def ignored_pixels_change_nothing(module: ModuleType, options: Options = None) -
 def a_batch_of_ignored_pixels_costs_zero(module: ModuleType, options: Options = None) -> None:
     """The value is 0 and the gradient zero, not NaN: a crop may hold nothing but void."""
     loss = _build(module, options)
-    logits_NCHW = torch.randn(2, CLASSES, 5, 6, requires_grad=True)
+    logits_NCHW = torch.randn(2, _classes(module), 5, 6, requires_grad=True)
     value = loss(logits_NCHW, torch.full((2, 5, 6), IGNORE))
     assert value.item() == 0, f"a batch in which every pixel is ignored costs {value.item()}; needed: 0"
     value.backward()
@@ -73,8 +78,8 @@ def a_batch_of_ignored_pixels_costs_zero(module: ModuleType, options: Options = 
 
 def extreme_logits_in_bfloat16_stay_finite(module: ModuleType, options: Options = None) -> None:
     """Logits of +-10,000, right and wrong, under half precision."""
-    loss, (_, target_NHW) = _build(module, options), _case()
-    right_NCHW = _one_hot(target_NHW) * 2e4 - 1e4
+    loss, (_, target_NHW) = _build(module, options), _case(module)
+    right_NCHW = _one_hot(target_NHW, _classes(module)) * 2e4 - 1e4
     for logits_NCHW in (right_NCHW, -right_NCHW):
         half_NCHW = logits_NCHW.bfloat16().requires_grad_()
         value = loss(half_NCHW, target_NHW)
@@ -86,8 +91,8 @@ def extreme_logits_in_bfloat16_stay_finite(module: ModuleType, options: Options 
 
 def a_better_prediction_costs_less(module: ModuleType, options: Options = None) -> None:
     """Right and sure < undecided < wrong and sure."""
-    loss, (_, target_NHW) = _build(module, options), _case()
-    right_NCHW = _one_hot(target_NHW) * 5
+    loss, (_, target_NHW) = _build(module, options), _case(module)
+    right_NCHW = _one_hot(target_NHW, _classes(module)) * 5
     values = [loss(logits_NCHW, target_NHW).item() for logits_NCHW in (right_NCHW, right_NCHW * 0, -right_NCHW)]
     assert values == sorted(values), f"right, undecided and wrong predictions cost {values}"
     assert values[0] < values[2], f"right and wrong predictions cost the same: {values}"
@@ -105,18 +110,25 @@ QUICK: tuple[Callable[..., None], ...] = (
 
 
 def _build(module: ModuleType, options: Options) -> Callable[[Tensor, Tensor], Tensor]:
-    loss: Callable[[Tensor, Tensor], Tensor] = module.build(small_config(module, options), made_spec(CLASSES, IGNORE), [70, 20, 9, 1])
+    classes = _classes(module)
+    loss: Callable[[Tensor, Tensor], Tensor] = module.build(
+        small_config(module, options), made_spec(classes, IGNORE), [70, 20, 9, 1][:classes]
+    )
     return loss
 
 
-def _case(height: int = 7, width: int = 9) -> tuple[Tensor, Tensor]:
+def _classes(module: ModuleType) -> int:
+    return int(getattr(module, "CLASSES", CLASSES))
+
+
+def _case(module: ModuleType, height: int = 7, width: int = 9) -> tuple[Tensor, Tensor]:
     """Random logits (2, C, H, W) and a target with every class and about a quarter of ignored pixels."""
     random = torch.Generator().manual_seed(0)
-    logits_NCHW = torch.randn(2, CLASSES, height, width, generator=random)
-    target_NHW = torch.randint(0, CLASSES, (2, height, width), generator=random)
+    logits_NCHW = torch.randn(2, _classes(module), height, width, generator=random)
+    target_NHW = torch.randint(0, _classes(module), (2, height, width), generator=random)
     target_NHW[torch.rand(target_NHW.shape, generator=random) < 0.25] = IGNORE
     return logits_NCHW, target_NHW
 
 
-def _one_hot(target_NHW: Tensor) -> Tensor:
-    return F.one_hot(target_NHW.clamp(max=CLASSES), CLASSES + 1)[..., :CLASSES].permute(0, 3, 1, 2).float()
+def _one_hot(target_NHW: Tensor, classes: int) -> Tensor:
+    return F.one_hot(target_NHW.clamp(max=classes), classes + 1)[..., :classes].permute(0, 3, 1, 2).float()

@@ -71,3 +71,21 @@ def test_a_loss_that_breaks_the_contract_is_found(function, check, message):
 def test_a_wrong_gradient_is_found():
     with pytest.raises(GradcheckError):
         losses.gradient_equals_finite_differences(module(wrong_gradient))
+
+
+def test_a_loss_that_holds_a_factor_constant_may_say_so():
+    stops = SimpleNamespace(**vars(module(wrong_gradient)), STOPS_GRADIENT=True)
+    losses.gradient_equals_finite_differences(stops)
+
+
+def test_a_loss_of_two_classes_is_shown_two_classes():
+    shapes = []
+
+    def build(config, spec, class_pixels):
+        assert spec.num_classes == len(class_pixels) == 2
+        return lambda logits, target: shapes.append(logits.shape[1]) or F.cross_entropy(logits, target, ignore_index=losses.IGNORE)
+
+    two = SimpleNamespace(Config=Config, build=build, CLASSES=2)
+    losses.is_a_finite_scalar_with_gradient(two)
+    losses.a_better_prediction_costs_less(two)
+    assert set(shapes) == {2}
