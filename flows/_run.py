@@ -22,7 +22,7 @@ from segtasks.config import Config
 from segtasks.engines import Engine, EngineConfig
 from segtasks.engines.lazy import LazyEngine
 from segtasks.errors import SegtasksError
-from segtasks.stages.config import ReportConfig, StageConfig
+from segtasks.stages.config import ExportDataConfig, ReportConfig, StageConfig
 from segtasks.stages.pipeline import run_stage
 from segtasks.stages.progress import Progress
 from segtasks.stages.result import StageResult
@@ -124,12 +124,12 @@ def _stage(name: str, config: Config) -> JSON:
 
 def _turn_for(config: Config) -> AbstractContextManager[None]:
     """Nobody else's turn while this writes. A dry run writes nothing."""
-    assert isinstance(config, (StageConfig, ReportConfig))
-    return nullcontext() if isinstance(config, StageConfig) and config.dry_run else turn(config.output)
+    assert isinstance(config, (StageConfig, ExportDataConfig, ReportConfig))
+    return nullcontext() if not isinstance(config, ReportConfig) and config.dry_run else turn(config.output)
 
 
 def _engine_for(config: Config) -> Engine | None:
-    return _engines.get().get(config.engine) if isinstance(config, StageConfig) else None
+    return _engines.get().get(config.engine) if isinstance(config, (StageConfig, ExportDataConfig)) else None
 
 
 def _log_result(result: StageResult) -> None:

@@ -52,7 +52,8 @@ class StageConfigs:
 
 def run_stage(name: str, config: Config, engine: Engine | None, progress: Progress) -> StageResult:
     """Run one stage. `report` needs no engine; the others do."""
-    function: Callable[..., StageResult] = getattr(importlib.import_module(f"segtasks.stages.{name}"), name)
+    module = name.replace("-", "_")
+    function: Callable[..., StageResult] = getattr(importlib.import_module(f"segtasks.stages.{module}"), module)
     return function(config, progress) if engine is None else function(config, engine, progress)
 
 

@@ -27,7 +27,9 @@ from prefect.utilities.schema_tools import validate as schema_errors
 from flows import _run
 from flows._run import FLOW_OPTIONS, engines, listening, stage, worth_retrying
 from flows.check import check
+from flows.compact import compact
 from flows.evaluate import evaluate
+from flows.export_data import export_data
 from flows.infer import infer
 from flows.ingest import ingest
 from flows.pipeline import pipeline
@@ -37,12 +39,12 @@ from flows.train import train
 from segtasks.engines.config import EngineConfig
 from segtasks.errors import ConfigError, IncompleteError, InputError, QuarantineLimit, SegtasksError, StorageError, TooManyFindings
 from segtasks.shards import open_snapshot
-from segtasks.stages.config import CheckConfig, EvaluateConfig, InferConfig, IngestConfig, PipelineConfig
+from segtasks.stages.config import CheckConfig, CompactConfig, EvaluateConfig, ExportDataConfig, InferConfig, IngestConfig, PipelineConfig
 from segtasks.stages.pipeline import STAGES
 from tests.stages.world import write_images
 
 INLINE = EngineConfig(name="local", workers=0)
-FLOWS = {flow.name: flow for flow in (ingest, preprocess, train, infer, evaluate, report, check, pipeline)}
+FLOWS = {flow.name: flow for flow in (ingest, preprocess, train, infer, evaluate, report, check, compact, export_data, pipeline)}
 ROOT = Path(__file__).parents[2]
 
 
@@ -170,6 +172,21 @@ def test_each_stage_is_a_flow_of_its_own(config: PipelineConfig, results: dict[s
     assert scored["details"]["summary"]["images"] == 11
     run = newest_run("evaluate run/all@1")
     assert "prediction-picture" in artifacts_of(run.id)
+
+
+def test_data_are_exported_and_compacted_by_flows(images: Path, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    ingest(IngestConfig.model_validate({"source": str(images), "format": "folder", "output": data, "shard_bytes": 4096, "engine": INLINE}))
+    settings = {"data": data, "format": "coco", "output": str(tmp_path / "coco"), "engine": INLINE}
+    assert export_data(ExportDataConfig.model_validate(settings))["counts"]["done"] == 11
+    run = newest_run(f"export {tmp_path.name}/data as coco into {tmp_path.name}/coco")
+    assert artifacts_of(run.id)["export-data-progress"] == 100
+    before = open_snapshot(data)
+    compact(CompactConfig(output=data, target_bytes=1 << 20, engine=INLINE))
+    after = open_snapshot(data)
+    assert newest_run(f"compact {tmp_path.name}/data").state.is_completed()
+    assert (len(list(after.shards())), after.counts.rows) == (2, before.counts.rows)
+    assert len(list(before.shards())) > 2
 
 
 def test_a_check_shows_its_findings_also_where_they_fail_it(images: Path, tmp_path: Path) -> None:
