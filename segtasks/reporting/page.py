@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from segtasks import __version__
 from segtasks.codecs.image import encode_jpeg
@@ -16,7 +15,8 @@ from segtasks.metrics.confusion import Result
 from segtasks.reporting.charts import line_chart
 from segtasks.reporting.data import Example, Pixels, ReportData
 from segtasks.reporting.overlay import panels
-from segtasks.spec import ClassSpec, DatasetSpec
+from segtasks.reporting.sheet import classes_in
+from segtasks.spec import DatasetSpec
 
 MATRIX_CLASSES = 32  # more columns than these cannot be read
 NUMBERED = 20  # classes up to which cells show decimals
@@ -79,7 +79,7 @@ def render_report(data: ReportData, *, longest: int = 400, quality: int = 82) ->
         charts=[chart for chart in charts if chart is not None],
         matrix=confusion_table(data.metrics),
         confusions=top_confusions(data.metrics, CONFUSIONS),
-        shown=_classes_in([*data.worst, *data.best], data.spec),
+        shown=classes_in((mask for one in [*data.worst, *data.best] for mask in (one.truth, one.prediction)), data.spec),
         examples=[
             (heading, [_card(example, data.spec, longest, quality) for example in examples])
             for heading, examples in (("Worst images", data.worst), ("Best images", data.best))
@@ -139,12 +139,6 @@ def _card(example: Example, spec: DatasetSpec, longest: int, quality: int) -> Ca
     return Card(
         example.image_id, example.miou, tuple((label, data_uri(picture, quality)) for label, picture in zip(labels, pictures, strict=True))
     )
-
-
-def _classes_in(examples: list[Example], spec: DatasetSpec) -> list[ClassSpec]:
-    """The classes that a legend of these pictures needs."""
-    seen = {int(value) for example in examples for mask in (example.truth, example.prediction) for value in np.unique(mask)}
-    return [item for index, item in enumerate(spec.classes) if index in seen]
 
 
 def _percent(share: float, columns: int) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segtasks.codecs.image import encode_png
-from segtasks.reporting.data import Pixels
-from segtasks.spec import DatasetSpec
+from segtasks.reporting.data import Mask, Pixels
+from segtasks.spec import ClassSpec, DatasetSpec
 
 INK, QUIET, PAPER, FRAME = (31, 41, 55), (107, 114, 128), (255, 255, 255), (229, 231, 235)
 MARGIN, CAPTION, TEXT = 12, 20, 12  # pixels
@@ -21,11 +21,11 @@ def contact_sheet(
     columns: int,
     captions: Sequence[str] = (),
     *,
-    spec: DatasetSpec | None = None,
+    classes: Sequence[ClassSpec] = (),
     title: str = "",
     tile_width: int | None = None,
 ) -> bytes:
-    """PNG bytes of `tiles` (uint8 H x W x 3, any sizes) in rows of `columns`, with a legend where `spec` is given.
+    """PNG bytes of `tiles` (uint8 H x W x 3, any sizes) in rows of `columns`, with a legend of `classes`.
 
     Each is scaled into a cell `tile_width` pixels wide (none: as wide as the widest tile, from 96 to 480) and as high as the median
     tile then is. Raises `ValueError` without tiles, or with captions that are not one a tile.
@@ -42,7 +42,7 @@ def contact_sheet(
     heights = [max(pictures[index].height for index in row) for row in rows]
     caption = CAPTION if captions else 0
     sheet_width = MARGIN + columns * (width + MARGIN)
-    key = legend(spec, sheet_width - 2 * MARGIN) if spec is not None and spec.classes else None
+    key = legend(classes, sheet_width - 2 * MARGIN) if classes else None
     top = MARGIN + (2 * TEXT + MARGIN if title else 0)
     sheet_height = top + sum(height + caption + MARGIN for height in heights) + (key.shape[0] + MARGIN if key is not None else 0)
     sheet = Image.new("RGB", (sheet_width, sheet_height), PAPER)
@@ -62,12 +62,12 @@ def contact_sheet(
     return encode_png(np.asarray(sheet))
 
 
-def legend(spec: DatasetSpec, width: int) -> Pixels:
+def legend(classes: Sequence[ClassSpec], width: int) -> Pixels:
     """Swatches and names of the classes, wrapped at `width` pixels: uint8 H x `width` x 3."""
     font, line, swatch = _font(TEXT), 20, 14
     places: list[tuple[int, int, str, tuple[int, int, int]]] = []
     x = y = 0
-    for item in spec.classes:
+    for item in classes:
         name = shortened(item.name, min(200, max(1, width - 2 * swatch)), font)
         needed = swatch + 6 + int(font.getlength(name)) + 14
         if x and x + needed > width:
@@ -80,6 +80,12 @@ def legend(spec: DatasetSpec, width: int) -> Pixels:
         draw.rectangle((x, y + 2, x + swatch - 1, y + 1 + swatch), fill=color, outline=FRAME)
         draw.text((x + swatch + 6, y + 2), name, INK, font)
     return np.asarray(picture)
+
+
+def classes_in(masks: Iterable[Mask | None], spec: DatasetSpec) -> list[ClassSpec]:
+    """The classes that a legend of these masks needs."""
+    seen = {int(value) for mask in masks if mask is not None for value in np.unique(mask)}
+    return [item for index, item in enumerate(spec.classes) if index in seen]
 
 
 def shortened(text: str, width: int, font: Font | None = None) -> str:

@@ -46,16 +46,16 @@ def test_captions_and_titles_are_drawn():
 
 def test_a_legend_shows_every_classs_colour():
     spec = spec_of("road", "sky", "car", "tree")
-    sheet = opened(contact_sheet([flat(60, 100, 0)], 1, spec=spec))
+    sheet = opened(contact_sheet([flat(60, 100, 0)], 1, classes=spec.classes))
     for color in COLORS:
         assert (sheet == color).all(axis=2).sum() >= 100, color
 
 
 def test_a_legend_wraps_at_its_width():
     names = [f"class number {index}" for index in range(12)]
-    assert legend(spec_of(*names), 2000).shape[0] < legend(spec_of(*names), 300).shape[0]
-    assert legend(spec_of(*names), 300).shape[1] == 300
-    assert legend(spec_of("x" * 500), 60).shape[1] == 60
+    assert legend(spec_of(*names).classes, 2000).shape[0] < legend(spec_of(*names).classes, 300).shape[0]
+    assert legend(spec_of(*names).classes, 300).shape[1] == 300
+    assert legend(spec_of("x" * 500).classes, 60).shape[1] == 60
 
 
 def test_a_long_caption_is_cut_in_the_middle_and_keeps_its_file_name():
@@ -68,7 +68,7 @@ def test_a_long_caption_is_cut_in_the_middle_and_keeps_its_file_name():
 
 
 def test_the_same_tiles_give_the_same_bytes():
-    make = lambda: contact_sheet([flat(60, 100, 9)], 1, ["a"], spec=spec_of("a"))  # noqa: E731
+    make = lambda: contact_sheet([flat(60, 100, 9)], 1, ["a"], classes=spec_of("a").classes)  # noqa: E731
     assert make() == make()
 
 
