@@ -24,7 +24,5 @@ def build_backbone(name: str, in_channels: int = 3, *, output_stride: int = 32, 
     if name in BLOCKS:
         return ResNet(name, in_channels, output_stride, multi_grid)
     if name == "vgg16_bn":
-        if output_stride != 32:
-            raise ConfigError(f"vgg16_bn has no output stride {output_stride}: its stages stay at 1, 2, 4, 8 and 16")
-        return VGG16(in_channels)
+        return VGG16(in_channels, output_stride)
     raise ConfigError(f"no backbone is called {name!r}; there are {', '.join(get_args(BackboneName))}")

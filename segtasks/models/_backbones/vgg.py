@@ -1,6 +1,7 @@
 """VGG-16 with BatchNorm (Simonyan and Zisserman, ICLR 2015, configuration D), as torchvision has it, without the classifier.
 
 Stages are what comes before each of the five 2x2 poolings; the fifth pooling is left to models that want it (SegNet, DeepLab-LargeFOV).
+With `output_stride` 16 or 8 the last pooling, or the last two, are 3x3 with stride 1, and what follows is dilated (DeepLab, section 3.1).
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ class VGG16(Backbone):
 
     first = "features.0"
     channels = (64, 128, 256, 512, 512)
-    strides = (1, 2, 4, 8, 16)
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, output_stride: int = 32) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         self.pools: list[int] = []  # where the poolings stand in `features`
-        before = in_channels
+        before, reached, dilation = in_channels, 1, 1
+        strides = []
         for stage in STAGES:
+            strides.append(reached)
             for after in stage:
-                layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+                conv = nn.Conv2d(before, after, 3, padding=dilation, dilation=dilation)
+                layers += [conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
                 before = after
             self.pools.append(len(layers))
-            layers.append(nn.MaxPool2d(2))
+            if reached < output_stride:
+                layers.append(nn.MaxPool2d(2))
+                reached *= 2
+            else:
+                layers.append(nn.MaxPool2d(3, stride=1, padding=1))
+                dilation *= 2
+        self.strides = tuple(strides)
         self.features = nn.Sequential(*layers)
         self.apply(he_normal)
 
