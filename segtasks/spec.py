@@ -5,6 +5,7 @@ Stored masks always hold class indices 0..num_classes-1 and `ignore_index`; a re
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -110,7 +111,7 @@ class DatasetSpec(Config):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> DatasetSpec:
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(self.names).items() if times > 1)
         if twice:
             raise ValueError(f"class names come twice: {', '.join(twice)}")
         return self

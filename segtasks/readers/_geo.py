@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import posixpath
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +20,18 @@ from numpy.typing import NDArray
 
 from segtasks.codecs.image import encode_png
 from segtasks.codecs.png import write_grey16
-from segtasks.errors import DecodeError, MissingExtra
+from segtasks.errors import DecodeError, LimitError, MissingExtra
 from segtasks.readers._listing import suffix
 from segtasks.readers._ranges import Ranges
 from segtasks.storage import Store
 
 # by suffix, otherwise GTiff: never VRT and its like, which name other files and servers to read from
 _DRIVERS = {".jp2": "JP2OpenJPEG", ".j2k": "JP2OpenJPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
+_gdals_folder = re.compile(r"/vsi\w+_[0-9a-f]{32}/")  # another one each time
 _ahead_bytes = 256 << 10  # a tile or some
 _sample_side, _sample_blocks = 256, 64
+_most_pixels_a_byte = 1 << 20  # a file without any data has an index: 8 bytes a block
+_farthest = 1e15  # what stands in a transform, and in its inverse
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
@@ -50,17 +54,33 @@ def sidecars_of(path: str) -> tuple[str, ...]:
     return f"{path}.aux.xml", f"{path}.msk", f"{path}.ovr", f"{stem}.tfw", f"{stem}.wld", f"{stem}.prj"
 
 
+def faults() -> tuple[type[Exception], ...]:
+    """What rasterio raises for files that are not sound; a few of GDAL's errors it lets through as they are."""
+    from rasterio._err import CPLE_BaseError
+
+    return rasterio().errors.RasterioError, rasterio().errors.CRSError, CPLE_BaseError, UnicodeDecodeError
+
+
 @contextmanager
-def open_raster(source: Store, path: str, sidecars: Collection[str] = ()) -> Iterator[Any]:
-    """A rasterio dataset. `DecodeError` where it is none, then or while it is read; the store's errors as they are."""
+def open_raster(source: Store, path: str, max_pixels: int, sidecars: Collection[str] = ()) -> Iterator[Any]:
+    """A rasterio dataset. `DecodeError` where it is none, then or while it is read; the store's errors as they are.
+
+    `LimitError` for a header that claims more than the file can hold, or blocks that unpack to more bytes than RGB of `max_pixels`.
+    """
     package = rasterio()
     caught: list[Exception] = []
+    size = 0
 
     def opener(name: str, mode: str = "rb") -> io.RawIOBase:
+        nonlocal size
         if name != path and name not in sidecars:
             raise FileNotFoundError(name)
         try:
-            return _File(Ranges(source, name, _ahead_bytes) if "://" in source.url else source.open(name), caught)
+            file = Ranges(source, name, _ahead_bytes) if "://" in source.url else source.open(name)
+            if name == path:
+                size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+            return _File(file, caught)
         except Exception as error:
             if name == path or not isinstance(error, FileNotFoundError):
                 caught.append(error)
@@ -69,16 +89,35 @@ def open_raster(source: Store, path: str, sidecars: Collection[str] = ()) -> Ite
     driver = _DRIVERS.get(suffix(path), "GTiff")
     try:
         with package.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), package.open(path, driver=driver, opener=opener) as raster:
+            _check_header(raster, path, size, max_pixels)
             yield raster
     except Exception as error:
         if caught:  # whatever was concluded from bytes that did not come
             raise caught[0] from error
-        if not isinstance(error, (package.errors.RasterioError, package.errors.CRSError)):
+        if not isinstance(error, faults()):
             raise
-        text = " ".join(str(error.__cause__ or error).split())[:200]
+        text = _gdals_folder.sub("", " ".join(str(error.__cause__ or error).split()))[:200]
         raise DecodeError(f"{path} cannot be read as a raster: {text}") from error
     if caught:
         raise caught[0]
+
+
+def _check_header(raster: Any, path: str, size: int, max_pixels: int) -> None:
+    """Before GDAL makes room for a block: it unpacks the whole of one for any pixel in it."""
+    if raster.height * raster.width > size * _most_pixels_a_byte:
+        raise LimitError(f"{path} claims {raster.height}x{raster.width} pixels, and has {size} bytes: cut off, or a bomb")
+    height, width = raster.block_shapes[0]
+    bands = raster.count if raster.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL" else 1
+    unpacked = height * width * bands * np.dtype(_dtype(raster.dtypes[0])).itemsize
+    if unpacked > 3 * max_pixels:
+        raise LimitError(
+            f"{path} has blocks of {height}x{width} pixels, {unpacked} bytes; decode.max_pixels allows {3 * max_pixels}: "
+            "store it in tiles (gdal_translate -co TILED=YES)"
+        )
+
+
+def _dtype(name: str) -> str:
+    return name if name != "complex_int16" else "complex64"
 
 
 class _File(io.RawIOBase):
@@ -112,6 +151,15 @@ def boxes(height: int, width: int, size: tuple[int, int], overlap: int) -> Itera
             yield top, left, min(size[0], height - top), min(size[1], width - left)
 
 
+def spread(height: int, width: int, size: tuple[int, int], most: int) -> Iterator[Box]:
+    """Of the boxes without overlap at most so many, evenly spread."""
+    tops, lefts = _starts(height, size[0], 0), _starts(width, size[1], 0)
+    total = len(tops) * len(lefts)
+    for number in range(min(total, most)):
+        row, column = divmod(number * total // min(total, most), len(lefts))
+        yield tops[row], lefts[column], min(size[0], height - tops[row]), min(size[1], width - lefts[column])
+
+
 def _starts(length: int, size: int, overlap: int) -> range:
     return range(0, max(1, length - overlap), size - overlap)
 
@@ -122,7 +170,7 @@ def bands_of(raster: Any, wanted: Sequence[int] | None, depth: int, path: str) -
     if max(bands) > raster.count:
         raise DecodeError(f"{path} has {raster.count} bands; the option bands asks for {bands}")
     kind = raster.dtypes[bands[0] - 1]
-    if np.dtype(kind if kind != "complex_int16" else "complex64").kind not in "uif":
+    if np.dtype(_dtype(kind)).kind not in "uif":
         raise DecodeError(f"{path} has {kind} values; needed: real numbers (of SAR take the amplitude or the decibels first)")
     return bands
 
@@ -137,11 +185,9 @@ def read_box(raster: Any, bands: Sequence[int], box: Box) -> tuple[NDArray[Any],
 
 def percentiles(raster: Any, bands: Sequence[int], wanted: tuple[float, float]) -> list[tuple[float, float]]:
     """Of each band's data: all of a raster up to 2048x2048 pixels, 64 evenly spread blocks of 256x256 of a larger one."""
-    blocks = list(boxes(raster.height, raster.width, (_sample_side, _sample_side), 0))
-    count = min(len(blocks), _sample_blocks)
     seen: list[list[NDArray[Any]]] = [[] for _ in bands]
-    for number in range(count):
-        values, valid = read_box(raster, bands, blocks[number * len(blocks) // count])
+    for box in spread(raster.height, raster.width, (_sample_side, _sample_side), _sample_blocks):
+        values, valid = read_box(raster, bands, box)
         for band in range(len(bands)):
             seen[band].append(values[band][valid[band]])
     found = []
@@ -202,8 +248,13 @@ def apply(transform: Any, column: Any, row: Any) -> tuple[Any, Any]:
     return a * column + b * row + c, d * column + e * row + f
 
 
-def place_of(raster: Any, box: Box) -> Place:
-    """The transform is the window's."""
+def place_of(raster: Any, box: Box, path: str) -> Place:
+    """The transform is the window's. `DecodeError` for one that has no inverse, or no finite numbers."""
+    affine = list(raster.transform)[:6]
+    if raster.transform.is_degenerate or not all(abs(value) < _farthest for value in (*affine, *list(~raster.transform)[:6])):
+        raise DecodeError(
+            f"{path} has the transform {affine}, which puts its pixels nowhere; mend it, or take it away (gdal_edit -unsetgt)"
+        )
     window = rasterio().windows.Window(box[1], box[0], box[3], box[2])
     crs = raster.crs
     code = crs.to_epsg() if crs else None

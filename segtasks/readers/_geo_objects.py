@@ -36,13 +36,13 @@ class Objects:
 
 def find_objects(source: Store, path: str, crs: str, naming: Naming, known: Sequence[str], default_crs: str | None) -> Objects:
     """`known` are the classes that there are."""
-    named = []
+    named, classes = [], set(known)
     try:
         for one in _geojson.to_crs(read_features(source, path, naming.class_property), crs, default_crs, path):
             name = one.name if naming.class_property else known[0]
-            if name not in known:
+            if name not in classes:
                 found = f"{naming.class_property} {name!r}" if name else f"no {naming.class_property}"
-                raise LabelError(f"{path} has a feature with {found}; known classes: {', '.join(known)}")
+                raise LabelError(f"{path} has a feature with {found}; known classes: {', '.join(known[:20])}")
             named.append(_geojson.Feature(one.geometry, name))
     except LabelError as fault:
         return Objects((), np.empty((0, 4)), str(fault))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtasks.errors import LabelError
-from segtasks.readers._geo import Box, apply, rasterio
+from segtasks.readers._geo import Box, apply, faults, rasterio
 
 _many = 500  # corners of a feature from which on it is cut to each window
+_farthest = 1e12  # on any map
 LONGITUDE_LATITUDE = "OGC:CRS84"
+# GDAL would take other names for those of files and servers, and ask them
+_known_crs = re.compile(
+    r"[A-Za-z]\w*:\w+|(WGS|NAD|CRS)\d+|urn:(x-)?ogc:def:crs:\w+:[\w.]*:\w+|https?://(www\.)?opengis\.net/def/crs/\w+/[\w.]+/\w+", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,14 @@ def parse(data: bytes, path: str, class_property: str | None) -> Features:
     if not data.strip():
         return Features("", ())
     try:
-        found = json.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        return _parse(json.loads(data.decode("utf-8-sig")), path, class_property)
+    except ValueError as error:
         raise LabelError(f"{path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise LabelError(f"{path} is not valid JSON of objects: it is nested too deeply") from error
+
+
+def _parse(found: Any, path: str, class_property: str | None) -> Features:
     if not isinstance(found, dict):
         raise LabelError(f"{path} holds {_short(found)}; needed: a FeatureCollection")
     kind = found.get("type")
@@ -61,15 +72,18 @@ def parse(data: bytes, path: str, class_property: str | None) -> Features:
         properties = one.get("properties")
         value = properties.get(class_property) if isinstance(properties, dict) and class_property else None
         polygons = list(_polygons(one.get("geometry"), where))
+        name = "" if value is None else str(value)
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise LabelError(f"{where}: {class_property} is {_short(value)}; needed: the name of a class")
         if polygons:
-            geometry = {"type": "MultiPolygon", "coordinates": polygons}
-            features.append(Feature(geometry, "" if value is None else str(value)))
+            features.append(Feature({"type": "MultiPolygon", "coordinates": polygons}, name))
     return Features(_crs(found.get("crs"), path), tuple(features))
 
 
 def to_crs(features: Features, crs: str, default: str | None, path: str) -> tuple[Feature, ...]:
     """The features in the coordinates of `crs` (empty: those of a raster without one, in which they must be already)."""
     package = rasterio()
+    unsound: tuple[type[Exception], ...] = (*faults(), ValueError)
     given = features.crs or default or LONGITUDE_LATITUDE
     if not features.features or given == "raster":
         return features.features
@@ -84,7 +98,7 @@ def to_crs(features: Features, crs: str, default: str | None, path: str) -> tupl
         if source == target:
             return features.features
         moved = package.warp.transform_geom(source, target, [one.geometry for one in features.features])
-    except (package.errors.RasterioError, package.errors.CRSError) as error:
+    except unsound as error:
         raise LabelError(f"{path} cannot be brought from {given[:60]} to {crs[:60]}: {error}") from error
     made = tuple(Feature(geometry, one.name) for geometry, one in zip(moved, features.features))
     if not all(math.isfinite(value) for one in made for point in _points(one) for value in point):
@@ -194,11 +208,13 @@ def _polygons(geometry: Any, where: str) -> Iterator[list[Any]]:
 
 def _ring(ring: Any, where: str) -> list[list[float]]:
     try:
-        points = [[float(point[0]), float(point[1])] for point in ring]
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+        if not isinstance(ring, list) or not all(isinstance(point, list) for point in ring):
+            raise TypeError("no list of lists")
+        points = [[float(x), float(y)] for x, y, *_ in ring]
+    except (TypeError, ValueError, OverflowError) as error:
         raise LabelError(f"{where}: a ring is {_short(ring)}; needed: a list of positions x, y") from error
-    if len(points) < 3 or not all(math.isfinite(value) for point in points for value in point):
-        raise LabelError(f"{where}: a ring is {_short(ring)}; needed: at least three corners, of finite numbers")
+    if len(points) < 3 or not all(abs(value) < _farthest for point in points for value in point):
+        raise LabelError(f"{where}: a ring is {_short(ring)}; needed: at least three corners, of finite numbers that are places")
     return points if points[0] == points[-1] else [*points, points[0]]
 
 
@@ -208,7 +224,7 @@ def _crs(member: Any, path: str) -> str:
         return ""
     properties = member.get("properties") if isinstance(member, dict) else None
     name = properties.get("name") if isinstance(properties, dict) else None
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not _known_crs.fullmatch(name):
         raise LabelError(f"{path}: crs is {_short(member)}; needed: a name such as urn:ogc:def:crs:EPSG::32616, or none")
     return name
 

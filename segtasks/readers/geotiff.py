@@ -126,7 +126,7 @@ class GeotiffReader:
         details, config = json.loads(item.details), self._config
         if details["fault"]:
             raise LabelError(details["fault"])
-        with _geo.open_raster(self._source, item.path, details["beside"]) as raster:
+        with _geo.open_raster(self._source, item.path, self.spec().decode.max_pixels, details["beside"]) as raster:
             bands = _geo.bands_of(raster, config.bands, config.depth, item.path)
             size = raster.height, raster.width
             box = tuple(details["box"]) or (0, 0, *size)
@@ -139,7 +139,7 @@ class GeotiffReader:
             if config.empty == "skip" and not has_data.any():
                 return RawSample(b"", empty=True)
             limits = self._limits_of(raster, bands, item.path)
-            place = _geo.place_of(raster, box)
+            place = _geo.place_of(raster, box, item.path)
         mask, instances = self._truth(item, details, size, box, place)
         if mask is not None:
             mask[~has_data] = self.spec().ignore_index
@@ -165,9 +165,9 @@ class GeotiffReader:
         files = [entry, *(layout.listing[path] for path in beside), *((layout.labels.get(name),) if "mask" in labels else ())]
         shared: dict[str, Any] = {"path": entry.path, "split": split, "group_id": entry.path, "labels": labels}
         try:
-            with _geo.open_raster(self._source, entry.path, beside) as raster:
+            with _geo.open_raster(self._source, entry.path, self.spec().decode.max_pixels, beside) as raster:
                 bands = _geo.bands_of(raster, config.bands, config.depth, entry.path)
-                size, place = (raster.height, raster.width), _geo.place_of(raster, (0, 0, 1, 1))
+                size, place = (raster.height, raster.width), _geo.place_of(raster, (0, 0, 1, 1), entry.path)
         except (DataFault, FileNotFoundError):
             whole = _details((), beside)
             yield SourceItem(image_id=entry.path, size=max(1, entry.size), version=item_version(*files), details=whole, **shared)
@@ -217,16 +217,17 @@ class GeotiffReader:
         spec = self.spec()
         bands = [1, 2, 3] if spec.label_encoding.kind == "color" else [1]
         try:
-            with _geo.open_raster(self._source, path) as raster:
+            with _geo.open_raster(self._source, path, spec.decode.max_pixels) as raster:
                 if (raster.height, raster.width) != size:
                     raise LabelError(f"{path} is {raster.height}x{raster.width}, {image} {size[0]}x{size[1]}; needed: the same size")
                 if raster.count != len(bands):
                     raise LabelError(f"{path} has {raster.count} bands; needed: {len(bands)} ({spec.label_encoding.kind} of the class)")
+                _geo.bands_of(raster, bands, 8, path)
                 values, valid = _geo.read_box(raster, bands, box)
-                there = _geo.place_of(raster, box)
+                there = _geo.place_of(raster, box, path)
         except FileNotFoundError as error:
             raise LabelError(f"{path} is missing") from error
-        except DecodeError as fault:
+        except (DecodeError, LimitError) as fault:
             raise LabelError(str(fault)) from fault
         if there.crs and place.crs and _moved(there, place, box):
             raise LabelError(f"{path} does not lie where {image} does: {there.meta(box)['bounds']}, {place.meta(box)['bounds']}")

@@ -1,33 +1,45 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import struct
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from segtasks.codecs import rle
 from segtasks.engines.local import LocalEngine
-from segtasks.errors import DecodeError, InputError, LabelError, LimitError, StorageError
+from segtasks.errors import DataFault, DecodeError, InputError, LabelError, LimitError, StorageError
 from segtasks.readers import _geo, geotiff
+from segtasks.readers._base import SourceItem
 from segtasks.shards import open_snapshot
 from segtasks.spec import DecodePolicy
 from segtasks.stages.config import IngestConfig
 from segtasks.stages.ingest import ingest
 from segtasks.storage import open_store
-from segtasks.testing.readers import check_reader
+from segtasks.testing.readers import check_reader, check_sample
 from tests.s3 import s3_bucket, s3_endpoint  # noqa: F401 (fixtures)
 
 rasterio = pytest.importorskip("rasterio", reason="needs rasterio: pip install 'segtasks[geo]'")
 from rasterio.features import rasterize  # noqa: E402
+from rasterio.io import MemoryFile  # noqa: E402
 from rasterio.transform import Affine, from_origin  # noqa: E402
 from rasterio.windows import Window  # noqa: E402
 
 UTM = from_origin(733601.0, 3725139.0, 0.5, 0.5)
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NodataShadowWarning"),
+]
 
 
 def put(folder: Path, path: str, values: np.ndarray, *, crs: str | None = "EPSG:32616", transform=UTM, **profile) -> Path:
@@ -399,7 +411,15 @@ def test_a_mask_that_does_not_fit_is_refused_alone(tmp_path, path, values, optio
             '{"type": "Polygon", "coordinates": [[[1, 2], [3, 4], [4, 5]]], "crs": {"properties": {"name": "EPSG:1"}}}',
             "cannot be brought from EPSG:1",
         ),
-        ("[" * 100_000, "is not valid JSON"),
+        ('{"type": "Polygon", "coordinates": [["12", "34", "56"]]}', "needed: a list of positions"),
+        ('{"type": "Polygon", "coordinates": [[[1, 1e13], [3, 4], [4, 5]]]}', "of finite numbers that are places"),
+        (f'{{"type": "Polygon", "coordinates": [[[1, 1{"0" * 400}], [3, 4], [4, 5]]]}}', "needed: a list of positions"),
+        (
+            '{"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1]]], "crs": {"properties": {"name": "EPSG:32633"}}}',
+            "cannot be brought from EPSG:32633 to EPSG:32616: Point outside of projection domain",
+        ),
+        ('{"type": "GeometryCollection", "geometries": [' * 3000 + "]}" * 3000, "it is nested too deeply"),
+        ("[" * 100_000, "is nested too deeply"),
     ],
 )
 def test_malformed_geojson_is_refused_with_its_place(tmp_path, text, message):
@@ -443,7 +463,7 @@ def test_what_is_no_raster_or_has_no_real_numbers_is_one_refused_image(tmp_path)
     with pytest.raises(DecodeError, match=r"complex\.tif has complex64 values; needed: real numbers"):
         made.read(items["complex.tif"])
     for name in ("text.tif", "vrt.tif"):
-        with pytest.raises(DecodeError, match=rf"{name} cannot be read as a raster"):
+        with pytest.raises(DecodeError, match=rf"{name} cannot be read as a raster: '{name}' not recognized"):
             made.read(items[name])
     with pytest.raises(DecodeError, match=r"cut\.tif cannot be read as a raster"):
         made.read(items["cut.tif#y=0100,x=0100"])
@@ -560,7 +580,7 @@ def test_a_failing_store_is_no_fault_of_the_raster(tmp_path, after):
         made.read(item)
     store.delete("a.tif")
     with pytest.raises(FileNotFoundError):
-        geotiff.build(geotiff.Config(), store).read(item)
+        geotiff.build(geotiff.Config(), store, made.spec()).read(item)
 
 
 def test_threads_read_windows_of_several_rasters_at_once(tmp_path):
@@ -630,3 +650,220 @@ def test_a_raster_that_is_gone_when_it_is_listed_is_refused_alone(tmp_path):
     made.spec()  # the listing is made
     (tmp_path / "a.tif").unlink()
     assert [item.image_id for item in made.scan()] == ["a.tif", "b.tif#y=0000,x=0000"]
+
+
+def header_alone(side: int, tile: int) -> bytes:
+    """A TIFF of 8-bit grey, packed by Deflate in tiles, of which there is none."""
+    tags = ((256, side), (257, side), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile), (323, tile), (324, 0), (325, 0))
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags) + bytes(4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "tile", "message"),
+    [
+        (10**6, 256, r"claims 1000000x1000000 pixels, and has \d+ bytes: cut off, or a bomb"),
+        (10**4, 10**4, r"has blocks of 10000x10000 pixels, 100000000 bytes; decode\.max_pixels allows 3000000: store it in tiles"),
+    ],
+)
+def test_a_header_that_claims_too_much_is_refused_before_anything_is_made_room_for(tmp_path, side, tile, message):
+    (tmp_path / "a.tif").write_bytes(header_alone(side, tile))
+    spec = reader(tmp_path).spec().model_copy(update={"decode": DecodePolicy(max_pixels=10**6)})
+    made = reader(tmp_path, spec)
+    (item,) = made.scan()
+    with pytest.raises(LimitError, match=message):
+        made.read(item)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.tif").rename(tmp_path / "images/a.tif")
+    put(tmp_path, "labels/a.tif", noise(0, (20, 20), 0, 2))
+    (tmp_path / "labels/b.tif").write_bytes(header_alone(side, tile))
+    put(tmp_path, "images/b.tif", noise(0, (1, 20, 20)))
+    assert reader(tmp_path).spec().num_classes == 2
+
+
+def test_classes_of_a_mask_are_found_wherever_they_are_in_it(tmp_path):
+    put(tmp_path, "images/a.tif", noise(0, (1, 1500, 1300)))
+    stored = np.zeros((1500, 1300), np.uint8)
+    stored[1400, 1200] = 3
+    put(tmp_path, "labels/a.tif", stored)
+    assert reader(tmp_path).spec().num_classes == 4
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200, float("nan")])
+def test_a_raster_that_lies_nowhere_is_refused(tmp_path, scale):
+    data = put(tmp_path, "a.tif", noise(0, (1, 20, 20))).read_bytes()
+    (tmp_path / "a.tif").write_bytes(data.replace(struct.pack("<dd", 0.5, 0.5), struct.pack("<dd", scale, scale)))
+    made = reader(tmp_path)
+    (item,) = made.scan()
+    with pytest.raises(DecodeError, match=r"a\.tif has the transform \[.*\], which puts its pixels nowhere"):
+        made.read(item)
+
+
+def test_more_than_255_classes_of_features_have_another_ignore_value(tmp_path):
+    put(tmp_path, "images/a.tif", noise(0, (1, 20, 20)))
+    put_json(tmp_path, "labels/a.geojson", *(polygon(rectangle(kind % 18, 1, 1, 1), kind=kind) for kind in range(300)))
+    made = reader(tmp_path, class_property="kind")
+    (item,) = made.scan()
+    assert (made.spec().num_classes, made.spec().ignore_index, made.read(item).mask.dtype) == (301, 65535, np.uint16)
+    put_json(tmp_path, "labels/a.geojson", polygon(rectangle(1, 1, 5, 5), kind="background"))
+    with pytest.raises(InputError, match="features have the kind 'background', which is where no object is; needed: another name"):
+        reader(tmp_path, class_property="kind").spec()
+
+
+def test_a_crs_of_geojson_is_never_asked_of_a_file_or_a_server(tmp_path, monkeypatch):
+    put(tmp_path, "images/a.tif", noise(0, (1, 50, 50)))
+    (tmp_path / "mine").write_text(rasterio.crs.CRS.from_epsg(32616).to_wkt())
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "./mine", str(tmp_path / "mine"), "ESRI::mine", "http://127.0.0.1:9/mine", "/vsicurl/http://127.0.0.1:9/mine"):
+        put_json(tmp_path, "labels/a.geojson", polygon(rectangle(10, 10, 5, 6)), crs=name)
+        made = reader(tmp_path)
+        with pytest.raises(LabelError, match=r"labels/a\.geojson: crs is .*needed: a name such as urn:ogc:def:crs:EPSG::32616"):
+            made.read(next(made.scan()))
+    for name in ("EPSG:32616", "epsg:32616", "urn:ogc:def:crs:EPSG:9.9.1:32616", "http://www.opengis.net/def/crs/EPSG/0/32616"):
+        put_json(tmp_path, "labels/a.geojson", polygon(rectangle(10, 10, 5, 6)), crs=name)
+        made = reader(tmp_path)
+        assert made.read(next(made.scan())).mask.sum() == 30
+
+
+numbers = st.sampled_from([0, 1, 2, 3, 4, 8, 16, 20, 64, 255, 256, 65535, 65536, 10**5, 10**6, 2**31 - 1, 2**32 - 1])
+profiles = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["uint8", "uint16", "float32", "int8", "float64", "int64", "complex64"]),
+        "count": st.sampled_from([1, 3, 4]),
+    },
+    optional={
+        "compress": st.sampled_from(["deflate", "lzw", "packbits", "lzma"]),
+        "interleave": st.sampled_from(["pixel", "band"]),
+        "tiled": st.just(True),
+        "nodata": st.just(0),
+    },
+)
+
+
+@st.composite
+def rasters(draw: st.DrawFn) -> bytes:
+    """GeoTIFFs with entries of their directory, and other bytes, replaced by others, and some cut off."""
+    profile = draw(profiles)
+    if profile.get("tiled"):
+        profile |= {"blockxsize": 16, "blockysize": 16}
+    with MemoryFile() as memory:
+        with memory.open(driver="GTiff", height=20, width=20, crs="EPSG:32616", transform=UTM, **profile) as made:
+            made.write(noise(0, (profile["count"], 20, 20), 0, 100).astype(profile["dtype"]))
+        data = bytearray(memory.read())
+    start, entries = struct.unpack_from("<I", data, 4)[0] + 2, struct.unpack_from("<H", data, 8)[0]
+    for _ in range(draw(st.integers(0, 3))):
+        at = start + 12 * draw(st.integers(0, entries - 1))
+        part = draw(st.sampled_from(["tag", "type", "count", "value", "value", "value"]))
+        value = draw(numbers | st.integers(0, 2**32 - 1))
+        form, offset = {"tag": ("<H", 0), "type": ("<H", 2), "count": ("<I", 4), "value": ("<I", 8)}[part]
+        struct.pack_into(form, data, at + offset, value % (1 << (16 if form == "<H" else 32)))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(data) - 8))
+        data[at : at + 8] = draw(
+            st.sampled_from([b"\0" * 8, b"\xff" * 8, struct.pack("<d", np.nan), struct.pack("<d", 1e308)]) | st.binary(max_size=8)
+        )
+    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+
+
+def read_or_refuse(made: geotiff.GeotiffReader) -> None:
+    """All items; more than there are of a sound raster come from a lie in its header, and a few of them will do."""
+    with contextlib.suppress(InputError):
+        for item in islice(made.scan(), 40):
+            with contextlib.suppress(DataFault):
+                check_sample(made.read(SourceItem(**json.loads(json.dumps(asdict(item))))), made.spec(), item.image_id)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(
+    data=rasters(),
+    options=st.sampled_from(
+        [{}, {"window": None}, {"depth": 16}, {"bands": (1,), "range": (0, 100)}, {"window": cut(16, 16, 4), "empty": "keep"}]
+    ),
+)
+def test_any_raster_is_read_or_refused_as_image_and_as_mask(data: bytes, options: dict) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.tif").write_bytes(data)
+        read_or_refuse(reader(folder, **options))
+        (Path(folder) / "labels").mkdir()
+        (Path(folder) / "a.tif").rename(Path(folder) / "labels/a.tif")
+        put(Path(folder), "images/a.tif", noise(0, (1, 20, 20)))
+        read_or_refuse(reader(folder, window=cut(16, 16)))
+        (Path(folder) / "dataset.yaml").write_text("classes: [a, b]\nvalue_map: {1: a, 2: b}\n")
+        read_or_refuse(reader(folder))
+
+
+@pytest.fixture(scope="module")
+def two_rasters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("geojson")
+    put(folder, "images/a.tif", noise(0, (1, 20, 20)))
+    put(folder, "images/b.tif", noise(0, (1, 20, 20)), crs=None)
+    (folder / "labels").mkdir()
+    return folder
+
+
+places = st.floats() | st.integers() | st.sampled_from([1e308, -1e11, 10**400, None, True, "1", [1]])
+positions = st.tuples(st.floats(733590, 733620), st.floats(3725120, 3725150)) | st.tuples(st.floats(-181, 181), st.floats(-91, 91))
+positions |= st.lists(places, max_size=3)
+rings = st.lists(positions, max_size=6) | st.lists(positions, min_size=3, max_size=5).map(lambda ring: [*ring, ring[0]])
+shapes = st.fixed_dictionaries({"type": st.just("Polygon"), "coordinates": st.lists(rings, max_size=3)})
+shapes |= st.fixed_dictionaries({"type": st.just("MultiPolygon"), "coordinates": st.lists(st.lists(rings, max_size=2), max_size=2)})
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "coordinates", "name", "k", "x"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+geometries = st.recursive(
+    shapes | anything,
+    lambda inner: st.fixed_dictionaries({"type": st.just("GeometryCollection"), "geometries": st.lists(inner, max_size=3)}),
+    max_leaves=4,
+)
+features = st.fixed_dictionaries(
+    {"type": st.just("Feature"), "geometry": geometries},
+    optional={
+        "properties": st.fixed_dictionaries({"k": st.sampled_from(["a", "b", "background", "7", "²", "\ud800", "9" * 5000]) | anything})
+        | anything
+    },
+)
+crs = st.sampled_from(
+    [
+        "urn:ogc:def:crs:EPSG::32616",
+        "EPSG:4326",
+        "OGC:CRS84",
+        "EPSG:3857",
+        "EPSG:4978",
+        "epsg:x",
+        "EPSG:",
+        "a.prj",
+        "http://127.0.0.1:9/",
+        "\ud800",
+    ]
+).map(lambda name: {"type": "name", "properties": {"name": name}})
+documents = st.fixed_dictionaries(
+    {"type": st.just("FeatureCollection"), "features": st.lists(features, max_size=4) | anything}, optional={"crs": crs | anything}
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(
+    text=(documents | geometries | anything).map(json.dumps) | st.text(st.sampled_from('{}[]":,019.-eInfNa\\ ')),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "class_property": st.just("k"),
+            "classes": st.just(("a", "b")),
+            "labels_crs": st.sampled_from(["raster", "EPSG:32616"]),
+            "all_touched": st.just(True),
+            "window": st.just(cut(8, 8, 2)),
+        },
+    ),
+)
+def test_any_geojson_is_read_or_refused(two_rasters: Path, text: str, options: dict) -> None:
+    for name in "ab":
+        (two_rasters / f"labels/{name}.geojson").write_text(text)
+    read_or_refuse(reader(two_rasters, **options))
+    read_or_refuse(reader(two_rasters, vectors="labels/a.geojson", **options))
