@@ -1,7 +1,8 @@
 """ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), as torchvision has it: stride in the 3x3 convolution.
 
-With `output_stride` 16 or 8 the last stages are dilated instead of strided, first block included with the dilation before it, as in
-torchvision's `replace_stride_with_dilation`. `multi_grid` (DeepLabv3, section 3.2.1) multiplies the dilations of the last stage's blocks.
+With `output_stride` 16 or 8 the last stages are dilated instead of strided. The convolution that would stride has the dilation before it,
+as in torchvision's `replace_stride_with_dilation`, so every position has what the strided network gives there. `multi_grid` (DeepLabv3,
+section 3.2.1) multiplies the dilations of the last stage's blocks.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ class ResNet(Backbone):
             if reached * stride > output_stride:
                 dilation, stride = dilation * stride, 1
             reached *= stride
-            dilations = [before] + [dilation] * (blocks - 1)
+            dilations = [dilation] * blocks
             if number == 3 and tuple(multi_grid) != (1, 1, 1):
                 dilations = [dilation * multi_grid[min(at, 2)] for at in range(blocks)]
+                before = dilations[0]
             width = 64 << number
             layers: list[nn.Module] = []
             for at, rate in enumerate(dilations):
-                layers.append(block(channels, width, stride if at == 0 else 1, rate))
+                layers.append(block(channels, width, stride, rate, before) if at == 0 else block(channels, width, 1, rate, rate))
                 channels = width * block.expansion
             self.add_module(f"layer{number + 1}", nn.Sequential(*layers))
             strides.append(reached)
@@ -61,11 +63,14 @@ class ResNet(Backbone):
 
 
 class BasicBlock(nn.Module):
+    """`first` is the dilation of the first 3x3 convolution, which may stride: that of what it reads. None: `dilation` too."""
+
     expansion = 1
 
-    def __init__(self, before: int, width: int, stride: int, dilation: int) -> None:
+    def __init__(self, before: int, width: int, stride: int, dilation: int, first: int | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        first = first or dilation
+        self.conv1 = nn.Conv2d(before, width, 3, stride=stride, padding=first, dilation=first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
@@ -80,10 +85,13 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """`first` is the dilation of its one 3x3 convolution, as in `BasicBlock`; nothing after it reads beyond a pixel."""
+
     expansion = 4
 
-    def __init__(self, before: int, width: int, stride: int, dilation: int) -> None:
+    def __init__(self, before: int, width: int, stride: int, dilation: int, first: int | None = None) -> None:
         super().__init__()
+        dilation = first or dilation
         after = width * self.expansion
         self.conv1 = nn.Conv2d(before, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
