@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +26,8 @@ class Encoding(nn.Module):
         self.scale = nn.Parameter(torch.empty(codewords).uniform_(-1, 0))
 
     def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        device = features.device.type
+        with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():  # meta: for counting parameters and FLOPs
             x_NPD = features.flatten(2).transpose(1, 2).to(self.codewords.dtype)
             square = x_NPD.square().sum(2, keepdim=True) + self.codewords.square().sum(1)
             distance_NPK = square - 2 * x_NPD @ self.codewords.t()

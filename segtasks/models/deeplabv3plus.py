@@ -32,7 +32,7 @@ class Config(BaseConfig):
     """DeepLabv3+; the defaults are the paper's, on ResNet-50."""
 
     backbone: ResNetName = Field(default="resnet50", description="feature extractor, under torchvision's names")
-    output_stride: Literal[8, 16] = Field(default=16, description="8 is finer, and takes three times the time and memory")
+    output_stride: Literal[8, 16] = Field(default=16, description="8 is finer, at three times the multiplications")
     multi_grid: tuple[Rate, Rate, Rate] = Field(default=(1, 2, 4), description="factors of the dilations in the last stage's blocks")
     rates: tuple[Rate, Rate, Rate] = Field(default=(6, 12, 18), description="atrous rates of ASPP at output stride 16; doubled at 8")
     channels: int = Field(default=256, ge=1, le=2048, description="channels of ASPP and decoder")

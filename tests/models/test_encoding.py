@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from segtasks.models._encoding import ContextEncoding, Encoding, classes_present
 
@@ -65,6 +66,13 @@ def test_under_autocast_the_encoding_is_that_of_float32():
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(features), exact)
     torch.testing.assert_close(exact, naive(features, layer.codewords, layer.scale), rtol=1e-4, atol=1e-4)
+
+
+def test_the_encodings_work_can_be_counted_without_memory():
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        code = Encoding(8, 4)(torch.zeros(2, 8, 5, 6))
+    assert code.shape == (2, 4, 8)
+    assert counter.get_total_flops() == 2 * (2 * 2 * 30 * 8 * 4)  # two products of pixels with codewords
 
 
 def test_the_context_encoding_scales_whole_channels_by_one_to_two():
