@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -60,12 +61,16 @@ def parse(text: bytes, where: str) -> Description:
     return validate(Description, data, where=where)
 
 
-def spec_of(description: Description, name: str, *, color_masks: bool) -> DatasetSpec:
+def spec_of(description: Description, name: str, *, color_masks: bool, where: str = "dataset.yaml") -> DatasetSpec:
     """The spec, with the encoding that maps mask values or colours onto it."""
     classes = tuple(ClassSpec(name=item.name, color=item.color or _color(description, at)) for at, item in enumerate(description.classes))
     names = [item.name for item in classes]
     if len(set(names)) < len(names):
-        raise ConfigError(f"dataset.yaml: class names are not unique: {sorted({name for name in names if names.count(name) > 1})}")
+        raise ConfigError(
+            f"dataset.yaml: class names are not unique: {sorted(name for name, times in Counter(names).items() if times > 1)}"
+        )
+    if len(names) > 65535:
+        raise ConfigError(f"dataset.yaml: there are {len(names)} classes; needed: 65535 at most")
     ignore_index = 255 if len(classes) <= 255 else 65535
     spec = DatasetSpec(name=description.name or name, classes=classes, ignore_index=ignore_index)
     if color_masks:

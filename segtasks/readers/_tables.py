@@ -33,20 +33,25 @@ def is_picture(kind: pa.DataType) -> bool:
     """Encoded bytes, or Hugging Face's struct of bytes and path."""
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
-        return at >= 0 and is_picture(kind.field(at).type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        return at >= 0 and _is_bytes(kind.field(at).type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def is_path(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 class Table:
     """An open file. Columns are the outermost ones."""
 
     def __init__(self, path: str, file: IO[bytes] | Ranges, buffer_bytes: int = 0) -> None:
-        self._path = path
+        self.path = path
         try:
             self._file = pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes)
             self.schema: pa.Schema = self._file.schema_arrow
@@ -64,16 +69,18 @@ class Table:
     def require(self, name: str) -> None:
         if name not in self.names:
             names = ", ".join(self.names[:20])
-            raise InputError(f"{self._path} has no column {name!r}.{did_you_mean(name, self.names)} Its columns: {names}")
+            raise InputError(f"{self.path} has no column {name!r}.{did_you_mean(name, self.names)} Its columns: {names}")
+        if self.names.count(name) > 1:
+            raise InputError(f"{self.path} has {self.names.count(name)} columns {name!r}; needed: one of that name")
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """The names of the ClassLabel at `column` (`objects.category`); without one of the only ClassLabel there is."""
-        found = _class_labels(_features(self._facts))
+        found = _class_labels(self._facts)
         if column and column not in found:
-            raise InputError(f"{self._path} has no ClassLabel {column!r} in its Hugging Face features.{did_you_mean(column, found)}")
+            raise InputError(f"{self.path} has no ClassLabel {column!r} in its Hugging Face features.{did_you_mean(column, found)}")
         if not column and len(set(found.values())) > 1:
             raise InputError(
-                f"{self._path} has several ClassLabels: {', '.join(found)}; say in class_names which one names the masks' classes"
+                f"{self.path} has several ClassLabels: {', '.join(found)}; say in class_names which one names the masks' classes"
             )
         return found[column] if column else next(iter(found.values()), ())
 
@@ -82,8 +89,16 @@ class Table:
 
     def bytes_a_row(self, group: int, columns: Sequence[str]) -> int:
         """What a row of the group takes in the file, on average."""
-        sizes = [one.total_compressed_size for one in self._leaves(group, columns)]
-        return int(sum(sizes) // max(1, self.rows_of(group)))
+        return int(sum(one.total_compressed_size for one in self._leaves(group, columns)) // max(1, self.rows_of(group)))
+
+    def check_rows(self, group: int, column: str) -> None:
+        """`InputError` where the footer does not agree with itself on how many rows there are: it would be listed as many as it says."""
+        rows, facts = self.rows_of(group), self._file.metadata.row_group(group)
+        for place, path in enumerate(self._paths):
+            if path in (column, f"{column}.bytes") and facts.column(place).num_values != rows:
+                raise InputError(
+                    f"{self.path} is damaged: row group {group} has {rows} rows, and {facts.column(place).num_values} values of {column}"
+                )
 
     def all_null(self, column: str) -> bool:
         """Whether the footer says that no row has a value there."""
@@ -106,18 +121,20 @@ class Table:
             for _ in range(self.rows_of(group)):
                 yield {}
             return
-        for part in self.parts(group, columns, _most_rows):
-            try:
-                rows = part.to_pylist()
-            except UnicodeDecodeError as error:
-                raise InputError(f"{self._path}: {', '.join(columns)} in row group {group} are no text in UTF-8: {error}") from error
-            yield from rows
+        try:
+            for part in self.parts(group, columns, _most_rows):
+                yield from _rows(part, f"{self.path}, row group {group}")
+        except DecodeError as fault:
+            raise InputError(str(fault)) from fault
 
     def column(self, name: str) -> Iterator[Any]:
-        """The values of one column, from the first row on."""
+        """The values of one column, from the first row on to where the file is damaged."""
         for group in range(self.groups):
-            for part in self.parts(group, [name]):
-                yield from (value.as_py() for value in part.column(0))
+            try:
+                for part in self.parts(group, [name]):
+                    yield from (_rows(part.slice(at, 1), self.path)[0][name] for at in range(part.num_rows))
+            except DecodeError:
+                return
 
     def parts(self, group: int, columns: Sequence[str], rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """The row group in parts of `rows` rows, otherwise of about `part_bytes`."""
@@ -126,11 +143,12 @@ class Table:
             # in this thread: see shards.tables.read_parquet
             yield from self._file.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            what = f"{self._path}: row group {group} of {self.groups} cannot be read: {' '.join(str(error).split())[:200]}"
+            what = f"{self.path}: row group {group} of {self.groups} cannot be read: {' '.join(str(error).split())[:200]}"
             raise _unreadable(error, DecodeError(what)) from error
 
     def rows_a_part(self, group: int, columns: Sequence[str]) -> int:
-        return max(1, min(_most_rows, part_bytes // max(1, self.bytes_a_row(group, columns))))
+        unpacked = sum(max(one.total_compressed_size, one.total_uncompressed_size) for one in self._leaves(group, columns))
+        return int(max(1, min(_most_rows, part_bytes * self.rows_of(group) // max(1, unpacked))))
 
 
 @contextmanager
@@ -213,27 +231,34 @@ class _Cursor:
             if self._next >= self._rows:
                 self.close()
         start, part = next(kept for kept in reversed(self._kept) if kept[0] <= row)
-        try:
-            found: dict[str, Any] = part.slice(row - start, 1).to_pylist()[0]
-        except UnicodeDecodeError as error:
-            raise DecodeError(f"{self._where}, row {row} has text that is not in UTF-8: {error}") from error
-        return found
+        return _rows(part.slice(row - start, 1), f"{self._where}, row {row}")[0]
 
     def close(self) -> None:
         self._file.close()
 
 
-def _features(facts: Mapping[bytes, bytes]) -> Any:
+def _rows(part: pa.RecordBatch, where: str) -> list[dict[str, Any]]:
+    """`DecodeError` for text that is not in UTF-8, and for times that Python does not know."""
     try:
-        return json.loads(facts.get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+        found: list[dict[str, Any]] = part.to_pylist()
+    except (ValueError, OverflowError, KeyError, pa.ArrowException) as error:
+        what = "text that is not in UTF-8" if isinstance(error, UnicodeDecodeError) else "values that cannot be read"
+        raise DecodeError(f"{where} has {what} in {', '.join(part.schema.names)}: {error}") from error
+    return found
+
+
+def _class_labels(facts: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Names by dotted path, of every ClassLabel in Hugging Face's features."""
+    try:
+        return _labels_of(json.loads(facts.get(b"huggingface", b"{}"))["info"]["features"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
-def _class_labels(feature: Any, path: str = "") -> dict[str, tuple[str, ...]]:
-    """Names by dotted path, of every ClassLabel in lists and structs."""
+def _labels_of(feature: Any, path: str = "") -> dict[str, tuple[str, ...]]:
+    """Also of those in lists and structs."""
     if isinstance(feature, list):
-        return _class_labels(feature[0], path) if feature else {}
+        return _labels_of(feature[0], path) if feature else {}
     if not isinstance(feature, dict):
         return {}
     names = feature.get("names")
@@ -242,7 +267,7 @@ def _class_labels(feature: Any, path: str = "") -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for key, inner in feature.items():
         below = path if key == "feature" and "_type" in feature else f"{path}.{key}".lstrip(".")
-        found |= _class_labels(inner, below)
+        found |= _labels_of(inner, below)
     return found
 
 

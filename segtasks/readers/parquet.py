@@ -23,6 +23,7 @@ from pydantic import Field
 
 from segtasks.codecs.mask import decode_label
 from segtasks.config import Config as BaseConfig
+from segtasks.config import validate
 from segtasks.errors import DataFault, DecodeError, InputError, LabelError, MissingObject
 from segtasks.readers import _describe
 from segtasks.readers._base import RawSample, SourceItem
@@ -103,12 +104,9 @@ class ParquetReader:
 
     def _items(self, entry: Entry, table: Table) -> Iterator[SourceItem]:
         config = self._config
+        _check_picture(table, config.image)
         mask = self._mask_column(table)
         pictures = [name for name in (config.image, mask) if name]
-        for name in pictures:
-            if not is_picture(table.schema.field(name).type) and not is_path(table.schema.field(name).type):
-                kind = table.schema.field(name).type
-                raise InputError(f"{entry.path}: column {name} is {kind}; needed: bytes, a struct of bytes and path, or a path")
         if mask and table.all_null(mask):
             mask = ""
         paths = [name for name in pictures if is_path(table.schema.field(name).type)]
@@ -118,7 +116,8 @@ class ParquetReader:
         split = _split_of(entry.path)
         number = 0
         for group in range(table.groups):
-            share = table.bytes_a_row(group, pictures)
+            table.check_rows(group, config.image)
+            share = min(entry.size, table.bytes_a_row(group, pictures))
             for row, values in enumerate(table.small_rows(group, small)):
                 files = [self._files.get(_joined(values[name])) for name in paths if isinstance(values[name], str)]
                 yield SourceItem(
@@ -134,14 +133,15 @@ class ParquetReader:
 
     def _mask_column(self, table: Table) -> str:
         """The masks' column, empty where there is none."""
-        table.require(self._config.image)
         if self._config.mask is None:
             return ""
         if self._config.mask != "auto":
-            table.require(self._config.mask)
+            _check_picture(table, self._config.mask)
             return self._config.mask
-        found = [name for name in mask_names if name in table.schema.names and is_picture(table.schema.field(name).type)]
-        return found[0] if found else ""
+        found = [name for name in mask_names if name in table.names]
+        for name in found:
+            table.require(name)
+        return next((name for name in found if is_picture(table.schema.field(name).type)), "")
 
     def _bytes(self, value: Any, missing: str) -> bytes:
         """Of a cell: its bytes, or those of the file that it names. A `DataFault` where there are none."""
@@ -153,7 +153,7 @@ class ParquetReader:
             return value
         path = _joined(value)
         if path is None:
-            raise DecodeError(f"{missing} names {value[:120]!r}; needed: bytes, or a path below the source")
+            raise DecodeError(f"{missing} names {str(value)[:120]!r}; needed: bytes, or a path below the source")
         try:
             return self._source.read(path)
         except FileNotFoundError as error:
@@ -162,6 +162,7 @@ class ParquetReader:
     def _find_spec(self) -> DatasetSpec:
         config, name = self._config, self._source.url.rstrip("/").rsplit("/", 1)[-1]
         with open_table(self._source, self._tables[0].path) as table:
+            _check_picture(table, config.image)
             mask = self._mask_column(table)
             classes = config.classes or (table.class_names(config.class_names) if mask or config.class_names else ())
         if not mask:
@@ -171,7 +172,8 @@ class ParquetReader:
             return infer_spec(self._some_masks(mask), config.infer_from, name, DecodePolicy().max_pixels)
         described = {"classes": classes, "ignore": config.ignore, "value_map": config.value_map}
         changed = {key: value for key, value in described.items() if key == "classes" or value != Config.model_fields[key].default}
-        return _describe.spec_of(_describe.Description.model_validate(changed), name, color_masks=False)
+        where = self._tables[0].path
+        return _describe.spec_of(validate(_describe.Description, changed, where=where), name, color_masks=False, where=where)
 
     def _some_masks(self, mask: str) -> Iterator[tuple[str, bytes]]:
         """Of row groups evenly spread over the tables, until there are enough."""
@@ -210,6 +212,13 @@ class ParquetReader:
     def _files(self) -> dict[str | None, Entry]:
         """Every object below the source: asked for only where a column holds paths."""
         return {entry.path: entry for entry in self._source.list()}
+
+
+def _check_picture(table: Table, name: str) -> None:
+    table.require(name)
+    kind = table.schema.field(name).type
+    if not is_picture(kind) and not is_path(kind):
+        raise InputError(f"{table.path}: column {name} is {kind}; needed: bytes, a struct of bytes and path, or a path")
 
 
 def _split_of(path: str) -> str:
