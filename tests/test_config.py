@@ -63,6 +63,7 @@ TRAINING_OUTPUT = {
 }
 TRAINING_EXECUTION = {
     "init_from": "model",
+    "weights": "resnet50.pth",
     "checkpoint_every": 3,
     "keep_checkpoints": 3,
     "loader_threads": 3,

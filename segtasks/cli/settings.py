@@ -16,7 +16,7 @@ from segtasks.errors import ConfigError
 C = TypeVar("C", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 
-WORDS = ("source", "format", "data", "predictions", "evaluation", "checkpoint", "init_from", "output", "limit", "where")
+WORDS = ("source", "format", "data", "predictions", "evaluation", "checkpoint", "init_from", "weights", "output", "limit", "where")
 FLAGS = ("retry_quarantined", "dry_run")
 METAVARS = {"format": "NAME", "limit": "N", "where": "KEY=VALUE"}
 ENGINE_WORDS = {"engine": "name", "address": "address", "workers": "workers"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from segtasks import plugins
 from segtasks.config import output_part
@@ -18,6 +19,9 @@ from segtasks.stages.progress import Progress, silent
 from segtasks.stages.result import StageResult
 from segtasks.storage import Store, open_store
 
+if TYPE_CHECKING:
+    from segtasks.training.pretrained import Pretrained
+
 VERSION = 1
 FOLDER = "checkpoints"
 
@@ -30,6 +34,7 @@ def train(config: TrainConfig, engine: Engine, progress: Progress = silent) -> S
     from segtasks.training.checkpoint import Checkpoints
     from segtasks.training.classes import model_spec
     from segtasks.training.loaded import find_checkpoint
+    from segtasks.training.pretrained import find_pretrained, require_backbone
 
     started = time.monotonic()
     data = open_snapshot(config.data, config.storage)
@@ -45,13 +50,17 @@ def train(config: TrainConfig, engine: Engine, progress: Progress = silent) -> S
     )
     initial = find_checkpoint(config.init_from, config.storage).info() if config.init_from else None
     spec = model_spec(data.spec, config.class_map, initial.spec if initial else None)
+    pretrained = None
+    if config.weights:
+        require_backbone(config.model, spec.num_classes)
+        pretrained = find_pretrained(config.weights, config.storage)
     recipe = Recipe(
         stage="train",
         version=VERSION,
         rows="checkpoint/1",
         config=output_part(config),
         inputs={"data": data.file.recipe, "ids": data.file.ids, "lists": ",".join(data.file.lists)},
-        resolved={"init_from": initial.digest} if initial else {},
+        resolved={"init_from": initial.digest} if initial else {"weights": pretrained.digest} if pretrained else {},
         spec=spec,
     )
     checkpoints = Checkpoints(store.child(FOLDER), keep=config.keep_checkpoints)
@@ -62,7 +71,7 @@ def train(config: TrainConfig, engine: Engine, progress: Progress = silent) -> S
     claim_recipe(store, recipe)
     finished = checkpoints.final() is not None
     progress({"event": "plan", "stage": "train", "epochs": config.epochs, "ranks": world, "data": str(data.ref), "done": finished})
-    job = _Job(config, data.ref, spec, recipe.id)
+    job = _Job(config, data.ref, spec, recipe.id, pretrained)
     if finished:
         result = job(Rank(rank=0, world=1, report=progress))
     else:
@@ -101,6 +110,7 @@ class _Job:
     data: Ref
     spec: DatasetSpec
     recipe: str
+    pretrained: Pretrained | None
 
     def __call__(self, rank: Rank) -> JSON:
         from segtasks.training.checkpoint import Checkpoints
@@ -126,4 +136,4 @@ class _Job:
         store = open_store(config.output, config.storage)
         initial = load_checkpoint(config.init_from, config.storage) if config.init_from else None
         checkpoints = Checkpoints(store.child(FOLDER), keep=config.keep_checkpoints)
-        return fit(config, self.spec, data, rank, checkpoints, initial)
+        return fit(config, self.spec, data, rank, checkpoints, initial, self.pretrained)

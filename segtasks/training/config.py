@@ -54,6 +54,11 @@ class TrainingConfig(Config):
     init_from: str | None = execution(
         None, description="checkpoint folder or training output to start from; the digest of its weights is in the recipe"
     )
+    weights: str | None = execution(
+        None,
+        description="file or URL (.pth, .pt, .safetensors) of pretrained weights of the model's backbone, such as torchvision's for "
+        "ImageNet, which want the mean and std that are the defaults here; the sha256 of the file is in the recipe",
+    )
     checkpoint_every: int = execution(1, ge=1, description="write a checkpoint after every n epochs, and after the last")
     keep_checkpoints: int = execution(2, ge=1, description="how many checkpoints are kept")
     loader_threads: int = execution(2, ge=1, description="threads in each worker that decode and augment")
@@ -64,4 +69,13 @@ class TrainingConfig(Config):
     def _std_is_positive(self) -> TrainingConfig:
         if min(self.std) <= 0:
             raise ValueError(f"std is {list(self.std)}; needed: positive numbers")
+        return self
+
+    @model_validator(mode="after")
+    def _one_start(self) -> TrainingConfig:
+        if self.weights is not None and self.init_from is not None:
+            raise ValueError(
+                f"weights ({self.weights}) and init_from ({self.init_from}) are both set; needed: one of them: init_from brings a whole "
+                "model, its backbone included"
+            )
         return self

@@ -31,6 +31,7 @@ from segtasks.training.loaded import LoadedModel, build_model, class_dependent
 from segtasks.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 from segtasks.training.order import EpochOrder, Indices
 from segtasks.training.oversample import Repeats, repeat_factors
+from segtasks.training.pretrained import Pretrained, load_backbone
 from segtasks.training.schedule import learning_rate
 from segtasks.training.statistics import count_class_pixels
 from segtasks.training.validate import validate
@@ -60,14 +61,20 @@ class TrainingData:
 
 
 def fit(
-    config: TrainingConfig, spec: DatasetSpec, data: TrainingData, rank: Rank, checkpoints: Checkpoints, initial: LoadedModel | None = None
+    config: TrainingConfig,
+    spec: DatasetSpec,
+    data: TrainingData,
+    rank: Rank,
+    checkpoints: Checkpoints,
+    initial: LoadedModel | None = None,
+    pretrained: Pretrained | None = None,
 ) -> JSON:
     """Train, from the newest checkpoint if there is one, and return what was made (see `_result`); the same on every rank.
 
     `spec` has the model's classes. With `rank.world > 1` torch.distributed's default group must be initialised. Raises
     `TrainingDiverged`, naming the images of the batch, where the loss or the gradient is not finite.
     """
-    return _Fit(config, spec, data, rank, checkpoints, initial).run()
+    return _Fit(config, spec, data, rank, checkpoints, initial, pretrained).run()
 
 
 class _Fit:
@@ -79,6 +86,7 @@ class _Fit:
         rank: Rank,
         checkpoints: Checkpoints,
         initial: LoadedModel | None,
+        pretrained: Pretrained | None,
     ) -> None:
         self.config, self.spec, self.data, self.rank, self.checkpoints = config, spec, data, rank, checkpoints
         require_one_size(config, data.train.index)
@@ -102,13 +110,13 @@ class _Fit:
         self.epochs_done = 0
         self.seconds_before = 0.0
         self.notes: list[str] = []
-        self.initial = initial
+        self.initial, self.pretrained = initial, pretrained
 
     def run(self) -> JSON:
         found = self._find_checkpoint()
         if found is not None and found.commit.final:
             return _result(found)
-        self._build()
+        self._build(resumed=found is not None)
         if found is not None:
             self._restore(found)
         self._announce(found)
@@ -137,7 +145,7 @@ class _Fit:
         found = self.checkpoints.latest() if self.rank.rank == 0 else None
         return from_rank_0(found, self.rank.world)
 
-    def _build(self) -> None:
+    def _build(self, *, resumed: bool) -> None:
         config = self.config
         torch.manual_seed(stable_seed(config.seed, "weights"))
         model = build_model(config.model, self.spec.num_classes)
@@ -147,6 +155,8 @@ class _Fit:
             report = transfer(model, self.initial.model.state_dict(), fresh=head)
             why = "" if same else f"classes differ ({', '.join(self.initial.info.spec.names)}), so the head starts fresh; "
             self.notes.append(f"weights from {self.initial.url}: {why}{report}")
+        elif self.pretrained is not None and not resumed:
+            self.notes.append(load_backbone(model, self.pretrained))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.oversample is not None:
             self.notes.append(f"oversampling: the {len(self.data.train)} images make {self.order.images} an epoch")

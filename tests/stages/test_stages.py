@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import jaccard_score
 
 from segtasks.codecs.image import decode_image
 from segtasks.codecs.mask import decode_mask
-from segtasks.errors import ConfigError, InputError, QualityBelowThreshold
+from segtasks.errors import ConfigError, InputError, QualityBelowThreshold, RecipeMismatch
 from segtasks.shards import open_snapshot
 from segtasks.stages.config import ReportConfig
 from segtasks.stages.report import report
+from segtasks.training.loaded import load_checkpoint
 from segtasks.transforms.resize import resize_image, resize_mask
 from tests.stages import world
+from tests.training import tiny_backbone
 
 
 def masks(url: Path) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
@@ -88,6 +92,32 @@ def test_training_is_found_done_resumes_and_starts_from_another_model(tmp_path: 
     assert len(recipe["resolved"]["init_from"]) == 64
     with pytest.raises(InputError, match="is no checkpoint"):
         world.run_train(tmp_path / "data", tmp_path / "other", init_from=str(tmp_path / "data"))
+
+
+def test_training_starts_from_pretrained_weights_whose_hash_is_in_the_recipe(tmp_path: Path) -> None:
+    world.write_images(tmp_path / "source", 8)
+    world.run_ingest(tmp_path / "source", tmp_path / "data")
+    torch.manual_seed(7)
+    weights = {**tiny_backbone.Backbone(3).state_dict(), "fc.weight": torch.zeros(10, 8)}
+    for name in ("weights.pth", "same.pth"):
+        torch.save(weights, tmp_path / name)
+    torch.save({**weights, "conv2.bias": torch.ones(8)}, tmp_path / "other.pth")
+    (tmp_path / "same.pth").write_bytes((tmp_path / "weights.pth").read_bytes())
+    settings = {"model": "tests.training.tiny_backbone", "lr": 1e-12}
+    first = world.run_train(tmp_path / "data", tmp_path / "model", weights=str(tmp_path / "weights.pth"), **settings)
+    digest = sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "model/recipe.json").read_text())["resolved"] == {"weights": digest}
+    assert first.details["notes"] == [
+        f"backbone's weights from {tmp_path}/weights.pth (sha256 {digest[:16]}): the classifier (fc.weight) left out; 8 tensors loaded"
+    ]
+    trained = load_checkpoint(first.details["checkpoint"]).model.get_submodule("backbone").state_dict()
+    torch.testing.assert_close(trained["conv2.weight"], weights["conv2.weight"])
+    assert world.run_train(tmp_path / "data", tmp_path / "model", weights=str(tmp_path / "same.pth"), **settings).already_done
+    with pytest.raises(RecipeMismatch, match="weights"):
+        world.run_train(tmp_path / "data", tmp_path / "model", weights=str(tmp_path / "other.pth"), **settings)
+    with pytest.raises(InputError, match="model 'unet' has no backbone"):
+        world.run_train(tmp_path / "data", tmp_path / "unet", weights=str(tmp_path / "weights.pth"))
+    assert not (tmp_path / "unet").exists()
 
 
 def test_class_map_renames_and_merges_classes_on_the_way_to_a_score(tmp_path: Path, model: Path) -> None:

@@ -23,6 +23,7 @@ from segtasks.training.data import Samples
 from segtasks.training.index import index_split
 from segtasks.training.loaded import LoadedModel
 from segtasks.training.loop import TrainingData, fit
+from segtasks.training.pretrained import Pretrained
 
 CLASSES = (
     ClassSpec(name="ground", color=(90, 90, 90)),
@@ -115,10 +116,17 @@ def samples(
 
 
 def train(
-    snapshot: Snapshot, store: Store, *, rank: Rank | None = None, initial: LoadedModel | None = None, report=None, **settings
+    snapshot: Snapshot,
+    store: Store,
+    *,
+    rank: Rank | None = None,
+    initial: LoadedModel | None = None,
+    pretrained: Pretrained | None = None,
+    report=None,
+    **settings,
 ) -> dict:
     """`fit` on the snapshot with small settings; checkpoints go to `store`."""
     settings = config(**settings)
     data = TrainingData(samples(snapshot), samples(snapshot, "val") if settings.val_split else None, {"data": str(snapshot.ref)})
     rank = rank or Rank(0, 1, report or (lambda event: None))
-    return fit(settings, snapshot.spec, data, rank, Checkpoints(store, settings.keep_checkpoints), initial)
+    return fit(settings, snapshot.spec, data, rank, Checkpoints(store, settings.keep_checkpoints), initial, pretrained)
