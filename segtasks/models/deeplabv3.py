@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from segtasks.config import Config as BaseConfig
 from segtasks.errors import ConfigError
 from segtasks.models._aspp import ASPP, scaled_rates
-from segtasks.models._backbones import ResNetName, build_backbone
+from segtasks.models._backbones import DilatedName, build_backbone
 from segtasks.models._base import Outputs, SegmentationModel
 from segtasks.models._heads import fcn_head
 from segtasks.models._layers import conv_norm_relu, he_normal, pad_to_multiple, resize
@@ -31,16 +31,16 @@ SMALL = {"backbone": "resnet18", "channels": 32}  # options of the contract test
 class Config(BaseConfig):
     """DeepLabv3; the defaults are the paper's, on ResNet-50."""
 
-    backbone: ResNetName = Field(default="resnet50", description="feature extractor, under torchvision's names")
+    backbone: DilatedName = Field(default="resnet50", description="feature extractor, under torchvision's names; mobilenet_v3_* for speed")
     output_stride: Literal[8, 16] = Field(default=16, description="8 is finer, at three times the multiplications")
     multi_grid: tuple[Rate, Rate, Rate] = Field(
-        default=(1, 2, 4), description="factors of the dilations in the last stage's blocks; torchvision has 1, 1, 1"
+        default=(1, 2, 4), description="factors of the dilations in a ResNet's last stage; torchvision has 1, 1, 1"
     )
     rates: tuple[Rate, Rate, Rate] = Field(default=(6, 12, 18), description="atrous rates of ASPP at output stride 16; doubled at 8")
     channels: int = Field(default=256, ge=1, le=2048, description="channels of ASPP")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="share of values dropped after ASPP, in training; torchvision drops 0.5")
     auxiliary_weight: float = Field(
-        default=0.4, ge=0, description="weight of the FCN head's loss on the stage before the last; 0: without that head"
+        default=0.4, ge=0, description="weight of the loss of an FCN head on an earlier stage; 0: without that head"
     )
 
 
@@ -67,15 +67,17 @@ class DeepLabV3(SegmentationModel):
         self.aux_classifier = None
         if config.auxiliary_weight:
             self.auxiliary_weights = {"auxiliary": config.auxiliary_weight}
-            self.aux_classifier = fcn_head(self.backbone.channels[-2], num_classes).apply(he_normal)
+            # torchvision's stages: the one before the last, and that of stride 8 in a MobileNet
+            self.before = -3 if config.backbone.startswith("mobilenet") else -2
+            self.aux_classifier = fcn_head(self.backbone.channels[self.before], num_classes).apply(he_normal)
 
     def forward(self, image_NCHW: Tensor) -> Tensor | Outputs:
         """float (N, in_channels, H, W), any H, W >= 1 -> logits (N, num_classes, H, W); with the auxiliary head's in training."""
         height, width = image_NCHW.shape[-2:]
         image_NCHW = pad_to_multiple(image_NCHW, self.backbone.stride)
-        *_, before, features = self.backbone(image_NCHW)
-        logits_NCHW = resize(self.classifier(features), image_NCHW.shape[-2:])[:, :, :height, :width]
+        features = self.backbone(image_NCHW)
+        logits_NCHW = resize(self.classifier(features[-1]), image_NCHW.shape[-2:])[:, :, :height, :width]
         if not self.training or self.aux_classifier is None:
             return logits_NCHW
-        auxiliary = resize(self.aux_classifier(before), image_NCHW.shape[-2:])[:, :, :height, :width]
+        auxiliary = resize(self.aux_classifier(features[self.before]), image_NCHW.shape[-2:])[:, :, :height, :width]
         return Outputs(logits_NCHW, {"auxiliary": auxiliary})

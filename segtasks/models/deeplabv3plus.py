@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from segtasks.config import Config as BaseConfig
 from segtasks.errors import ConfigError
 from segtasks.models._aspp import ASPP, scaled_rates
-from segtasks.models._backbones import ResNetName, build_backbone
+from segtasks.models._backbones import DilatedName, build_backbone
 from segtasks.models._layers import conv_norm_relu, he_normal, pad_to_multiple, resize, separable_conv
 
 Rate = Annotated[int, Field(ge=1, le=64)]
@@ -31,9 +31,9 @@ SMALL = {"backbone": "resnet18", "channels": 32}  # options of the contract test
 class Config(BaseConfig):
     """DeepLabv3+; the defaults are the paper's, on ResNet-50."""
 
-    backbone: ResNetName = Field(default="resnet50", description="feature extractor, under torchvision's names")
+    backbone: DilatedName = Field(default="resnet50", description="feature extractor, under torchvision's names; mobilenet_v3_* for speed")
     output_stride: Literal[8, 16] = Field(default=16, description="8 is finer, at three times the multiplications")
-    multi_grid: tuple[Rate, Rate, Rate] = Field(default=(1, 2, 4), description="factors of the dilations in the last stage's blocks")
+    multi_grid: tuple[Rate, Rate, Rate] = Field(default=(1, 2, 4), description="factors of the dilations in a ResNet's last stage")
     rates: tuple[Rate, Rate, Rate] = Field(default=(6, 12, 18), description="atrous rates of ASPP at output stride 16; doubled at 8")
     channels: int = Field(default=256, ge=1, le=2048, description="channels of ASPP and decoder")
     separable: bool = Field(default=True, description="depthwise separable 3x3 convolutions in ASPP and decoder")

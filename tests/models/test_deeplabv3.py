@@ -10,6 +10,7 @@ from segtasks.models import deeplabv3
 from segtasks.models._aspp import ASPP
 from segtasks.models._base import Outputs, training_loss
 from segtasks.plugins import configure
+from segtasks.testing.models import check_model
 
 TORCHVISION = {"output_stride": 8, "multi_grid": (1, 1, 1)}
 
@@ -20,11 +21,16 @@ def built(classes=21, **options):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "parameters"),
-    [("resnet50", 42_004_074), ("resnet101", 60_996_202)],  # num_params of torchvision's COCO_WITH_VOC_LABELS_V1, auxiliary head included
+    ("backbone", "parameters"),  # num_params of torchvision's COCO_WITH_VOC_LABELS_V1, auxiliary head included
+    [("resnet50", 42_004_074), ("resnet101", 60_996_202), ("mobilenet_v3_large", 11_029_328)],
 )
 def test_the_parameter_counts_are_torchvisions(backbone, parameters):
     assert sum(parameter.numel() for parameter in built(backbone=backbone, **TORCHVISION).parameters()) == parameters
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_large", "mobilenet_v3_small"])
+def test_on_a_mobilenet_it_keeps_the_contract(backbone):
+    check_model(deeplabv3, {"backbone": backbone, "channels": 16})
 
 
 def test_the_heads_have_torchvisions_names_and_shapes():

@@ -56,8 +56,16 @@ def test_rates_double_at_output_stride_8():
         assert all(conv[0][0].groups == 2048 for conv in net.aspp.convs[1:4])
 
 
-def test_the_variant_with_plain_convolutions_at_stride_8_keeps_the_contract():
-    check_model(deeplabv3plus, {"backbone": "resnet18", "channels": 16, "output_stride": 8, "separable": False})
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backbone": "resnet18", "output_stride": 8, "separable": False},
+        {"backbone": "mobilenet_v3_large"},
+        {"backbone": "mobilenet_v3_small"},
+    ],
+)
+def test_every_variant_keeps_the_contract(options):
+    check_model(deeplabv3plus, {"channels": 16, **options})
 
 
 @pytest.mark.parametrize("options", [{"output_stride": 32}, {"multi_grid": [1, 2]}, {"separable": "yes, please"}, {"channels": 0}])

@@ -14,10 +14,11 @@ from segtasks.models._backbones.resnet import ResNet
 from segtasks.models._backbones.vgg import VGG16
 
 ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+DilatedName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v3_large", "mobilenet_v3_small"]
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "vgg16_bn", "mobilenet_v3_large", "mobilenet_v3_small"]
 OutputStride = Literal[8, 16, 32]
 
-__all__ = ["Backbone", "BackboneName", "OutputStride", "ResNetName", "build_backbone"]
+__all__ = ["Backbone", "BackboneName", "DilatedName", "OutputStride", "ResNetName", "build_backbone"]
 
 
 def build_backbone(name: str, in_channels: int = 3, *, output_stride: int = 32, multi_grid: Sequence[int] = (1, 1, 1)) -> Backbone:
