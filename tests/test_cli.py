@@ -8,14 +8,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from PIL import Image
+from pydantic import Field
 
 from segtasks.cli.entry import VERBS, run
 from segtasks.cli.outcome import table
-from segtasks.cli.schema import settings
+from segtasks.cli.schema import settings, type_text
 from segtasks.cli.settings import parse_where
 from segtasks.errors import ConfigError
 from segtasks.models import unet
@@ -265,3 +266,7 @@ sys.exit(run({arguments!r}))
     assert result.returncode == 2
     assert advice in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_bounds_on_a_sequences_items_do_not_hide_their_type() -> None:
+    assert type_text(tuple[Annotated[int, Field(ge=1)], ...]) == "[int, ...]"

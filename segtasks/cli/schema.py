@@ -50,6 +50,8 @@ def type_text(kind: Any) -> str:
         return "none"
     if kind is Any:
         return "any"
+    if origin is typing.Annotated:
+        return type_text(arguments[0])
     if origin is typing.Literal:
         return "|".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):

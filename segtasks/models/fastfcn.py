@@ -1,7 +1,8 @@
 """FastFCN (Wu et al., "Rethinking Dilated Convolution in the Backbone for Semantic Segmentation", arXiv 2019): joint pyramid upsampling.
 
-For the accuracy of an atrous network at a third of its time: the backbone stays at output stride 32, and a joint pyramid makes of its last
-three stages what dilation would have given at stride 8. The heads are those the paper puts on it, EncNet, PSP and ASPP, and a plain FCN.
+For features at stride 8 without an atrous backbone: that stays at output stride 32, and a joint pyramid makes of its last three stages what
+dilation would have given. With the head EncNet this takes half the time on ResNet-50 and a third on ResNet-101, as the authors
+measured; the heads PSP and ASPP cost more than the backbone.
 
 Differs from the authors' code in these points: the stem is torchvision's 7x7 convolution (theirs are three 3x3), so that its weights
 load; bilinear upsampling does not align corners; the auxiliary head weighs 0.4 (theirs 0.2, or 0.4 with PSP).
