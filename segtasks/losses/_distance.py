@@ -12,10 +12,36 @@ from types import ModuleType
 from typing import NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from segtasks.config import Config as BaseConfig
+from segtasks.errors import ConfigError
+from segtasks.losses._region import background_classes
+from segtasks.spec import DatasetSpec
 
 _CPU_BLOCK = 1 << 18  # pixels that are swept together, about what a core's cache holds
 _DEVICE_BLOCK = 1 << 26
+
+
+class BoundaryOptions(BaseConfig):
+    """Which classes have boundaries."""
+
+    include_background: bool = Field(
+        default=True, description="false: the class called background is left out, as in papers of two classes"
+    )
+
+    def left_out(self, spec: DatasetSpec) -> list[int]:
+        """The classes without. Raises `ConfigError` where none is called background."""
+        if self.include_background:
+            return []
+        found = background_classes(spec)
+        if not found:
+            raise ConfigError(
+                f"include_background: false leaves out a class called background; the classes are {', '.join(spec.names)}. "
+                "Leave the option out"
+            )
+        return found
 
 
 class Fields(NamedTuple):

