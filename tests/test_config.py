@@ -136,7 +136,7 @@ TABLE: dict[type[Config], tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
     ),
     InferConfig: (
         {"data": "a", "checkpoint": "m", "output": "b"},
-        {**SELECTION, "precision": "bfloat16", "class_map": {"car": "vehicle"}},
+        {**SELECTION, "precision": "bfloat16", "class_map": {"car": "vehicle"}, "crf": {"iterations": 5}},
         {**STAGE_EXECUTION, "data": "a@2", "checkpoint": "other", "batch_size": 3, "threads": 3},
     ),
     EvaluateConfig: (
@@ -243,6 +243,15 @@ def test_each_problem_has_its_line_with_what_was_found_and_needed() -> None:
     assert any(line.startswith("shard_rows: ") and line.endswith("(found: 0)") for line in lines)
     assert any(line.startswith("max_quarantined: ") and line.endswith("(found: 'many')") for line in lines)
     assert len(lines) == 3
+
+
+def test_settings_that_contradict_each_other_are_named_without_the_whole_configuration() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(TrainConfig, {"data": "a", "output": "b", "weights": "w.pth", "init_from": "m"})
+    assert str(caught.value) == (
+        "configuration: weights (w.pth) and init_from (m) are both set; needed: one of them: init_from brings a whole model, its "
+        "backbone included"
+    )
 
 
 def test_a_plugin_is_a_name_or_a_name_with_options() -> None:

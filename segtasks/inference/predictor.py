@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segtasks.errors import ConfigError, InputError, ShapeError
+from segtasks.inference.config import Crf
+from segtasks.inference.crf import refine
 from segtasks.inference.fold import fold_batch_norm
 from segtasks.inference.upsample import largest_class
+from segtasks.models._layers import resize
 from segtasks.spec import MEAN_COLOR, ClassSpec, Crop, DatasetSpec, Resize
 from segtasks.training.classes import index_table, mapped_classes
 from segtasks.training.loaded import LoadedModel
@@ -40,6 +43,7 @@ class Prepared:
     region: Crop
     height: int
     width: int
+    original: Image | None = None  # the region as it was; the CRF looks at it
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Predictor:
         device: str = "cpu",
         class_map: Mapping[str, str] | None = None,
         data: DatasetSpec | None = None,
+        crf: Crf | None = None,
     ) -> None:
         """`class_map` renames or merges the model's classes; `threads` sets torch's threads for the whole process.
 
@@ -95,6 +100,7 @@ class Predictor:
             torch.set_num_threads(threads)
         info = loaded.info
         self.batch_size = batch_size
+        self._crf = crf
         self.classes: tuple[ClassSpec, ...] = mapped_classes(info.spec.classes, class_map or {})
         self._mapping = index_table(info.spec.classes, class_map or {}, self.classes)
         self._crop, self._resize = steps_left(info.spec, data) if data else (info.spec.crop, info.spec.resize)
@@ -123,7 +129,8 @@ class Predictor:
             raise ShapeError(f"the image is {height}x{width}; the model was trained on the region {region}, which reaches over the edge")
         fit = plan_fit(region.height, region.width, self._resize)
         fill = self._resize.fill if self._resize else MEAN_COLOR
-        return Prepared(fit_image(image[region.inside], fit, fill), fit, region, height, width)
+        original = image[region.inside]
+        return Prepared(fit_image(original, fit, fill), fit, region, height, width, original if self._crf else None)
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """One prediction an image, in order. `images` are uint8 RGB HxWx3 of any sizes."""
@@ -151,9 +158,18 @@ class Predictor:
         logits_CHW = logits_CHW[:, *image.fit.inside]  # without the padding
         largest = logits_CHW.amax(dim=0)
         confidence = torch.exp(largest - torch.logsumexp(logits_CHW, dim=0)).mean()
-        labels = largest_class(logits_CHW, image.region.height, image.region.width).cpu().numpy()
+        labels = self._labels(logits_CHW, image).cpu().numpy()
         mask = self._mapping.astype(self._mask_type)[labels]
         class_pixels = np.bincount(mask.reshape(-1), minlength=len(self.classes)).astype(np.int64)
         if mask.shape != (image.height, image.width):
             mask = pad_mask(mask, (image.height, image.width), (image.region.top, image.region.left), self._ignore_index)
         return Prediction(mask, class_pixels, float(confidence))
+
+    def _labels(self, logits_CHW: Tensor, image: Prepared) -> Tensor:
+        """Class indices of the model, at the region's own size."""
+        height, width = image.region.height, image.region.width
+        if self._crf is None:
+            return largest_class(logits_CHW, height, width)
+        assert image.original is not None
+        pixels_1HWC = torch.from_numpy(np.ascontiguousarray(image.original)[None])
+        return refine(resize(logits_CHW[None], (height, width)), pixels_1HWC, self._crf)[0].argmax(0)

@@ -14,6 +14,7 @@ from segtasks.checks.config import CheckSettings
 from segtasks.config import Config, Plugin, execution, output_part
 from segtasks.engines._watch import Limits
 from segtasks.engines.config import EngineConfig
+from segtasks.inference.config import Crf
 from segtasks.refs import Ref
 from segtasks.shards.digest import content_id
 from segtasks.spec import Crop, DecodePolicy, Resize
@@ -142,6 +143,9 @@ class InferConfig(StageConfig, Selection):
         default="auto", description="auto: float32 on CPU, bfloat16 on CUDA; fixed in the recipe"
     )
     backend: Literal["torch"] = Field(default="torch", description="what runs the model")
+    crf: Crf | None = Field(
+        default=None, description="sharpen masks along the edges of their images with a fully connected CRF; {}: as DeepLab"
+    )
     class_map: dict[str, str] = Field(default_factory=dict, description="model class -> class of the output, to merge or rename classes")
     batch_size: int = execution(4, ge=1, description="images in a forward pass; changes no row")
     threads: int | None = execution(None, ge=1, description="torch threads in a worker; none: the CPUs shared out over the workers")

@@ -125,6 +125,7 @@ class _Worker(ShardWorker[dict[str, Any]]):
             device=device_for(0),
             class_map=config.class_map,
             data=self._parent.spec,
+            crf=config.crf,
         )
 
     def inputs(self, unit: Unit) -> Sequence[dict[str, Any]]:

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 from segtasks.config import Plugin
 from segtasks.errors import ConfigError, ShapeError
+from segtasks.inference.config import Crf
+from segtasks.inference.crf import refine
 from segtasks.inference.predictor import Predictor
 from segtasks.spec import ClassSpec, Crop, DatasetSpec, Resize
 from segtasks.training.checkpoint import ModelInfo
@@ -188,3 +190,15 @@ def test_no_images_give_no_predictions_and_an_empty_batch_is_refused():
     assert Predictor(loaded()).predict([]) == []
     with pytest.raises(ConfigError, match="batch_size is 0"):
         Predictor(loaded(), batch_size=0)
+
+
+@pytest.mark.parametrize("resize", [None, Resize(height=24, width=32)])
+def test_with_a_crf_the_mask_is_that_of_its_marginals_at_the_images_own_size(resize):
+    given, image, crf = loaded(resize=resize), scene(3, 48, 64)[0], Crf(bilateral_rgb=20)
+    small = resize_image(image, 24, 32) if resize else image
+    with torch.inference_mode():
+        logits_NCHW = F.interpolate(given.model(normalised(small[None])), size=(48, 64), mode="bilinear", align_corners=False)
+    expected = refine(logits_NCHW, torch.from_numpy(image[None]), crf)[0].argmax(0).numpy()
+    found = Predictor(given, crf=crf).predict([image])[0]
+    assert (found.mask == expected).mean() > 0.999
+    assert (found.mask != Predictor(given).predict([image])[0].mask).any()
