@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, field_validator
 
 from segtasks.config import Config, validate
 from segtasks.errors import ConfigError, InputError, did_you_mean
-from segtasks.spec import ClassSpec, DatasetSpec, LabelEncoding
+from segtasks.readers import _yaml
+from segtasks.spec import Byte, ClassSpec, DatasetSpec, LabelEncoding
 
-Color = tuple[int, int, int]
+Color = tuple[Byte, Byte, Byte]
+Value = Annotated[int, Field(ge=-(1 << 31), lt=1 << 32)]  # that a mask may store
 
 
 class Named(Config):
@@ -27,10 +28,10 @@ class Description(Config):
     """The contents of `dataset.yaml`."""
 
     name: str = Field(default="", description="the data set's name; none: the folder's")
-    classes: tuple[Named, ...] = Field(description="names, or {name, color}, in index order")
+    classes: tuple[Named, ...] = Field(min_length=1, description="names, or {name, color}, in index order")
     palette: tuple[Color, ...] = Field(default=(), description="RGB by index, for classes that do not say their colour")
-    ignore: tuple[int | Color, ...] = Field(default=(255,), description="mask values (or colours) that do not count")
-    value_map: dict[int, str | int] = Field(
+    ignore: tuple[Value | Color, ...] = Field(default=(255,), description="mask values (or colours) that do not count")
+    value_map: dict[Value, str | int] = Field(
         default_factory=dict, description="mask value -> class name or index; none: the value is the index"
     )
     encoding: Literal["auto", "index", "color"] = Field(
@@ -52,10 +53,7 @@ class Description(Config):
 
 def parse(text: bytes, where: str) -> Description:
     """`InputError` for broken YAML; `ConfigError` with a line a problem for unknown or wrong settings."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML: {error}") from error
+    data = _yaml.load(text, where)
     if not isinstance(data, Mapping):
         raise InputError(f"{where} holds a {type(data).__name__}; needed: a mapping with at least classes")
     return validate(Description, data, where=where)

@@ -12,23 +12,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segtasks.codecs import rle
+from segtasks.errors import InputError
 from segtasks.readers._base import Instance
 from segtasks.readers._describe import voc_color
 from segtasks.spec import ClassSpec
 
+MOST_CLASSES = 65_534
 BACKGROUND = ClassSpec(name="background", color=(0, 0, 0), isthing=False)
 
 
 def object_classes(
     names: Sequence[str], source_ids: Sequence[int | None] = (), supercategories: Sequence[str] = ()
 ) -> tuple[ClassSpec, ...]:
-    """`background` and then one class a name, in VOC's colours."""
+    """`background` and then one class a name, in VOC's colours. `InputError` for names that are none, and for too many of them."""
+    if len(names) > MOST_CLASSES:
+        raise InputError(f"there are {len(names)} classes, {names[0][:30]!r}, ...; needed: {MOST_CLASSES} at most")
     things = []
     for at, name in enumerate(names):
+        if not name or not _is_text(name):
+            raise InputError(f"a class has the name {name[:60]!r}; needed: a text, which can be written in UTF-8")
         source_id = source_ids[at] if source_ids else None
         group = supercategories[at] if supercategories else ""
         things.append(ClassSpec(name=name, color=voc_color(at + 1), source_id=source_id, isthing=True, supercategory=group))
     return (BACKGROUND, *things)
+
+
+def _is_text(name: str) -> bool:
+    """JSON and YAML can say half a character, \\ud800, which no file can hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def object_of(

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from segtasks.errors import InputError
+from segtasks.readers import _yaml
 from segtasks.readers._listing import IMAGE_SUFFIXES, is_hidden, suffix, usual_split
+from segtasks.readers._objects import MOST_CLASSES
 from segtasks.storage import Entry, Store
 
 log = logging.getLogger(__name__)
@@ -130,10 +130,7 @@ def _folders(images: list[str]) -> set[str]:
 
 
 def _parse(source: Store, file: str) -> Description:
-    try:
-        data = yaml.safe_load(source.read(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not valid YAML: {error}") from error
+    data = _yaml.load(source.read(file), file)
     if not isinstance(data, dict):
         raise InputError(f"{file} holds a {type(data).__name__}; needed: names, train and val")
     if data.get("kpt_shape"):
@@ -159,6 +156,8 @@ def _places(value: Any, where: str) -> tuple[str, ...]:
 def _names(data: Mapping[str, Any], file: str) -> Mapping[int, str]:
     names, count = data.get("names"), data.get("nc")
     if names is None and isinstance(count, int):
+        if not 0 < count <= MOST_CLASSES:
+            raise InputError(f"{file}: nc is {count}, and there are no names; needed: names, or a number of classes up to {MOST_CLASSES}")
         return {index: f"class_{index}" for index in range(count)}
     if isinstance(names, list):
         names = dict(enumerate(names))

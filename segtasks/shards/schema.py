@@ -127,4 +127,9 @@ def _feature(kind: pa.DataType) -> Any:
 
 
 def to_meta(values: dict[str, str]) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in sorted(values.items())]
+    return [{"key": storable(key), "value": storable(value)} for key, value in sorted(values.items())]
+
+
+def storable(text: str) -> str:
+    """JSON can hold half a character, and no file can: it becomes a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -14,7 +14,7 @@ from segtasks.errors import DataFault, StorageError
 from segtasks.shards.digest import digest_ids, hash_bytes
 from segtasks.shards.plan import Unit
 from segtasks.shards.records import KEY, ShardRecord, file_digest, read_record
-from segtasks.shards.schema import huggingface_metadata, schema_named
+from segtasks.shards.schema import huggingface_metadata, schema_named, storable
 from segtasks.storage import Store
 
 row_group_bytes = 16 << 20
@@ -36,7 +36,7 @@ def empty(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def quarantined(row: Mapping[str, Any], fault: DataFault) -> dict[str, Any]:
     """The row of a refused image: its id and where it came from, no pixels, and why."""
-    message = " ".join(str(fault).split())[:max_error_characters]
+    message = storable(" ".join(str(fault).split())[:max_error_characters])
     return {**row, "status": QUARANTINED, "error_type": type(fault).__name__, "error": message}
 
 

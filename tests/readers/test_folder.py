@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
+from yaml import safe_dump
 
 from segtasks.errors import ConfigError, DataFault, InputError, LabelError
 from segtasks.readers.folder import Config, FolderReader, build
+from segtasks.spec import DatasetSpec
 from segtasks.storage import open_store
+from segtasks.testing.readers import check_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 RED, GREEN, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 0)
@@ -342,3 +349,45 @@ def test_faults_of_labels_are_data_faults(tmp_path: Path) -> None:
     with pytest.raises(DataFault, match=r"masks/b.png: the file is empty") as caught:
         found.read(item)
     assert type(caught.value) is LabelError
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2) | st.integers(-1, 3), inner, max_size=3),
+    max_leaves=6,
+)
+values = st.integers(-1, 4) | st.sampled_from([255, 256, 65535, 65536, 10**30])
+colors = st.tuples(*[st.sampled_from([0, 255, 90]) | values] * 3).map(list)
+named = st.sampled_from(["a", "b", "c", ""]) | st.fixed_dictionaries(
+    {"name": st.sampled_from(["a", "b"]) | anything}, optional={"color": colors}
+)
+descriptions = st.fixed_dictionaries(
+    {"classes": st.lists(named, max_size=4) | anything},
+    optional={
+        "name": st.text(st.characters(), max_size=3) | anything,
+        "palette": st.lists(colors, max_size=3) | anything,
+        "ignore": st.lists(values | colors, max_size=3) | values | anything,
+        "value_map": st.dictionaries(values, values | st.sampled_from(["a", "b"]), max_size=4) | anything,
+        "encoding": st.sampled_from(["auto", "index", "color"]) | anything,
+    },
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=250, deadline=None)
+@given(
+    data=(descriptions | anything).map(lambda found: safe_dump(found).encode()) | st.binary(max_size=40),
+    second=st.sampled_from([np.array([[BLACK, RED, GREEN, BLACK]] * 2, np.uint8), np.array([[0, 1, 2, 999]] * 2, np.uint16)]),
+)
+def test_any_description_is_read_or_refused(data: bytes, second: np.ndarray) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        photo(Path(folder), "images/train/a.png", "images/train/b.png")
+        put(Path(folder), "masks/train/a.png", [[0, 1, 2, 255]] * 2)
+        put(Path(folder), "masks/train/b.png", second)
+        (Path(folder) / "dataset.yaml").write_bytes(data)
+        with contextlib.suppress(InputError, ConfigError):
+            found = reader(Path(folder))
+            assert DatasetSpec.model_validate_json(found.spec().model_dump_json()) == found.spec()
+            for item in found.scan():
+                with contextlib.suppress(DataFault):
+                    check_sample(found.read(item), found.spec(), item.image_id)

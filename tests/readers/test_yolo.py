@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
+from yaml import safe_dump
 
 from segtasks.codecs import rle
-from segtasks.errors import InputError, LabelError
+from segtasks.errors import DataFault, InputError, LabelError
 from segtasks.readers._base import RawSample
+from segtasks.readers._objects import object_classes
 from segtasks.readers.yolo import Config, YoloReader, build
 from segtasks.storage import open_store
 from segtasks.testing.readers import check_sample
@@ -194,6 +196,62 @@ def test_any_label_file_and_yaml_are_read_or_refused(data: bytes) -> None:
             put(Path(folder), file, data)
             with contextlib.suppress(InputError):
                 list(reader(Path(folder)).scan())
+
+
+@pytest.mark.parametrize(
+    ("yaml", "said"),
+    [
+        ('names: ["\\ud800"]', r"a class has the name '\\ud800'; needed: a text"),
+        ("nc: 10000000000", "nc is 10000000000, and there are no names; needed: names, or a number of classes up to 65534"),
+        ("names: &a [*a]", r"data.yaml is not valid YAML: \*a, line 2, stands for a list"),
+    ],
+)
+def test_names_that_are_none_or_too_many_are_refused(tmp_path: Path, yaml: str, said: str) -> None:
+    photo(tmp_path, "images/train/x.jpg")
+    put(tmp_path, "data.yaml", f"train: images/train\n{yaml}\n")
+    with pytest.raises(InputError, match=said):
+        reader(tmp_path).spec()
+    with pytest.raises(InputError, match="there are 65535 classes, 'c0', ...; needed: 65534 at most"):
+        object_classes([f"c{number}" for number in range(65_535)])
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=4) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2) | st.integers(-1, 3), inner, max_size=3),
+    max_leaves=6,
+)
+places = st.sampled_from(
+    ["images", "./images/", "images/train", "../x/images", "train.txt", "", "/", "C:\\images", "labels/train/x.txt", "data.yaml"]
+)
+class_names = st.sampled_from(["car", "dog", "background", "", " "]) | st.text(st.characters(), max_size=2)
+documents = st.fixed_dictionaries(
+    {"train": places | st.lists(places, max_size=2) | anything},
+    optional={
+        "names": st.lists(class_names, max_size=3)
+        | st.dictionaries(st.integers(-1, 3) | st.text(max_size=2), class_names, max_size=3)
+        | anything,
+        "nc": st.integers(-1, 3) | st.just(10**10) | anything,
+        "path": places | anything,
+        "val": places | anything,
+        "kpt_shape": anything,
+    },
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given((documents | anything).map(lambda found: safe_dump(found).encode()) | st.binary(max_size=40))
+def test_any_yaml_is_read_or_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        photo(Path(folder), "images/train/x.jpg")
+        put(Path(folder), "labels/train/x.txt", f"0 {SQUARE}")
+        put(Path(folder), "train.txt", "images/train/x.jpg\n")
+        put(Path(folder), "data.yaml", data)
+        with contextlib.suppress(InputError):
+            found = reader(Path(folder))
+            for item in found.scan():
+                with contextlib.suppress(DataFault, FileNotFoundError):
+                    check_sample(found.read(item), found.spec(), item.image_id)
 
 
 def test_a_byte_order_mark_is_no_fault_and_a_speck_of_no_pixel_is_counted(tmp_path: Path) -> None:

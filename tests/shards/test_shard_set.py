@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segtasks.errors import ConfigError, CorruptError, DecodeError, InputError, RecipeMismatch
+from segtasks.errors import ConfigError, CorruptError, DecodeError, InputError, LabelError, RecipeMismatch
 from segtasks.shards import ShardRecord, Snapshot, open_snapshot, require_intact, verify
 from segtasks.shards.digest import add_digests, digest_ids, subtract_digest
 from segtasks.shards.plan import Plan, Unit, claim_plan, latest_plan, read_units, totals, unit_key, write_units
 from segtasks.shards.recipe import Recipe, claim_recipe
 from segtasks.shards.records import read_record
+from segtasks.shards.schema import to_meta
 from segtasks.shards.select import select
 from segtasks.shards.snapshot import publish
 from segtasks.shards.writer import ShardWriter, commit, ok, quarantined
@@ -222,3 +223,15 @@ def test_a_unit_survives_json_and_names_its_file_safely() -> None:
     assert Unit.from_json(one.as_json()) == one
     assert one.path == f"shards/_evil_x/part-{one.key}.parquet"
     assert replace(one, split="").path.startswith("shards/all/")
+
+
+def test_half_a_character_of_a_sources_json_is_stored_as_a_question_mark(tmp_path: Path) -> None:
+    store, of = open_store(str(tmp_path)), recipe()
+    writer = ShardWriter("samples/1", of.id, 1, unit(of, ["a", "b"]))
+    writer.add(ok({"image_id": "a", "split": "train", "meta": to_meta({"flag_\ud800": "Grün \udfff"})}))
+    writer.add(quarantined({"image_id": "b", "split": "train"}, LabelError("the label is \ud800")))
+    commit(store, *writer.finish())
+    (file,) = (tmp_path / "shards").rglob("*.parquet")
+    first, second = pq.read_table(file, columns=["meta", "error"]).to_pylist()
+    assert first["meta"] == [{"key": "flag_?", "value": "Grün ?"}]
+    assert second["error"] == "the label is ?"
