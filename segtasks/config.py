@@ -141,6 +141,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
             lines.append(f"{name}: unknown setting.{did_you_mean(path[-1], _fields_at(model, path[:-1]))}")
         elif problem["type"] == "missing":
             lines.append(f"{name}: missing; {_description_at(model, path)}")
+        elif not path:  # settings that contradict each other: what was found would be the whole configuration
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
         else:
             found = "***" if "storage" in path else repr(redacted(problem["input"]))  # it may be a secret in the wrong place
             lines.append(f"{name}: {problem['msg']} (found: {found})")
@@ -150,6 +152,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
 def _model_at(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
     for part in path:
+        if part.isdigit():  # a place in a list of configurations
+            continue
         field = current.model_fields.get(part) if current else None
         current = _nested_model(field.annotation) if field else None
     return current

@@ -34,7 +34,7 @@ def train(config: TrainConfig, engine: Engine, progress: Progress = silent) -> S
     from segtasks.training.checkpoint import Checkpoints
     from segtasks.training.classes import model_spec
     from segtasks.training.loaded import find_checkpoint
-    from segtasks.training.pretrained import find_pretrained, require_backbone
+    from segtasks.training.pretrained import plan_pretrained
 
     started = time.monotonic()
     data = open_snapshot(config.data, config.storage)
@@ -50,10 +50,7 @@ def train(config: TrainConfig, engine: Engine, progress: Progress = silent) -> S
     )
     initial = find_checkpoint(config.init_from, config.storage).info() if config.init_from else None
     spec = model_spec(data.spec, config.class_map, initial.spec if initial else None)
-    pretrained = None
-    if config.weights:
-        require_backbone(config.model, spec.num_classes)
-        pretrained = find_pretrained(config.weights, config.storage)
+    pretrained = plan_pretrained(config.model, spec.num_classes, config.weights, config.storage) if config.weights else None
     recipe = Recipe(
         stage="train",
         version=VERSION,

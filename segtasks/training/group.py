@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from segtasks.models._base import Outputs
+
 T = TypeVar("T")
 
 # renamed in torch 2.13, which warns of the old name
@@ -68,6 +70,13 @@ class BufferMean:
         return flat[0]
 
 
+def _mean(output: Tensor | Outputs) -> Tensor:
+    """Something that every head's gradient flows from."""
+    if isinstance(output, Tensor):
+        return output.mean()
+    return output.logits_NCHW.mean() + sum(tensor.mean() for tensor in output.auxiliary.values() if tensor.requires_grad)
+
+
 def parallel(model: nn.Module, world: int, example_NCHW: Tensor) -> nn.Module:
     """Wrap `model` so that gradients are averaged over the ranks. Call it before weights are restored.
 
@@ -79,7 +88,7 @@ def parallel(model: nn.Module, world: int, example_NCHW: Tensor) -> nn.Module:
     no_sync: dict[str, Any] = {_SYNC_BUFFERS: False}
     wrapped = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, **no_sync)
     buffers = [buffer.clone() for buffer in model.buffers()]
-    wrapped(example_NCHW).mean().backward()
+    _mean(wrapped(example_NCHW)).backward()
     wrapped.zero_grad()
     with torch.no_grad():
         for buffer, before in zip(model.buffers(), buffers, strict=True):

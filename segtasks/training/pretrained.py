@@ -46,19 +46,23 @@ class Pretrained:
         return read_weights(data, self.url)
 
 
-def find_pretrained(url: str, storage: StorageOptions | None = None) -> Pretrained:
-    """The file at `url`, read once for its hash. `InputError` where there is none."""
-    store, name = _locate(url, storage)
-    return Pretrained(store.url_of(name), hashlib.sha256(_read(store, name)).hexdigest(), storage or {})
+def plan_pretrained(plugin: Plugin, num_classes: int, url: str, storage: StorageOptions | None = None) -> Pretrained:
+    """The file at `url`, tried on the model's shapes before anything is written.
 
-
-def require_backbone(plugin: Plugin, num_classes: int) -> None:
-    """Raise `InputError` for a model without a backbone, naming those that have one."""
-    if _backbone(build_model(plugin, num_classes, meta=True)) is None:
+    Raises `InputError` where there is no file, where it is no state dict or nothing in it fits, and for a model without a backbone,
+    naming those that have one.
+    """
+    model = build_model(plugin, num_classes, meta=True)
+    if _backbone(model) is None:
         raise InputError(
             f"model {plugin.name!r} has no backbone to load weights into; models that have one: {', '.join(with_backbone())}. "
             "Leave weights out, or use init_from for weights that segtasks trained"
         )
+    store, name = _locate(url, storage)
+    data = _read(store, name)
+    pretrained = Pretrained(store.url_of(name), hashlib.sha256(data).hexdigest(), storage or {})
+    load_tensors(model, read_weights(data, pretrained.url), pretrained.url)
+    return pretrained
 
 
 def with_backbone() -> list[str]:
@@ -75,15 +79,21 @@ def with_backbone() -> list[str]:
 
 
 def load_backbone(model: nn.Module, pretrained: Pretrained) -> str:
-    """Load the file into `model.backbone` and say what was loaded, what is missing and what was left over.
+    """Load the file into `model.backbone`; the report for the run's notes. Raises as `plan_pretrained` does."""
+    report = load_tensors(model, pretrained.tensors(), pretrained.url)
+    return f"backbone's weights from {pretrained.url} (sha256 {pretrained.digest[:16]}): {report}"
 
-    The first convolution is adapted to the model's input channels, the file's classifier is left out. Raises `InputError` where no
-    weight fits.
+
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> str:
+    """Load a state dict into `model.backbone` and say what was loaded, what is missing and what was left over.
+
+    The first convolution is adapted to the model's input channels, the file's classifier is left out. Raises `InputError` where less
+    than half of the convolutions fit: such a file is another network's.
     """
     backbone = _backbone(model)
     if backbone is None:
-        raise InputError(f"{type(model).__name__} has no backbone to load {pretrained.url} into")
-    weights = of_backbone(pretrained.tensors())
+        raise InputError(f"{type(model).__name__} has no backbone to load {where} into")
+    weights = of_backbone(tensors)
     notes: list[str] = []
     first = f"{getattr(backbone, 'first', None)}.weight"
     own = backbone.state_dict()
@@ -99,15 +109,17 @@ def load_backbone(model: nn.Module, pretrained: Pretrained) -> str:
     try:
         found = transfer(backbone, weights)
     except InputError as error:
-        raise InputError(f"{pretrained.url} has no weights of the model's backbone: {error}") from error
-    if not any(own[name].is_floating_point() and own[name].ndim > 1 for name in found.loaded):
+        raise InputError(f"{where} has other weights than the model's backbone: {error}") from error
+    convolutions = [name for name in own if own[name].ndim > 1]
+    fitting = len({*convolutions} & {*found.loaded})
+    if 2 * fitting < len(convolutions):
         raise InputError(
-            f"{pretrained.url} has no weights of the model's backbone: no convolution fits; {found}. "
+            f"{where} has other weights than the model's backbone: {fitting} of {len(convolutions)} convolutions fit; {found}. "
             "Use weights of the same backbone, under torchvision's names"
         )
     # files from before PyTorch 0.4.1, such as torchvision's VGG, do not count batches
     found = replace(found, missing=tuple(name for name in found.missing if not name.endswith("num_batches_tracked")))
-    return f"backbone's weights from {pretrained.url} (sha256 {pretrained.digest[:16]}): {''.join(notes)}{found}"
+    return f"{''.join(notes)}{found}"
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
@@ -139,7 +151,10 @@ def read_weights(data: bytes, where: str) -> dict[str, Tensor]:
     try:
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        why = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0].strip()
+        why = (
+            str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0].partition(" was not an allowed")[0].strip()
+            or "no reason given"
+        )
         what = "holds more than tensors" if "Unsupported global" in why else "is not a file of weights"
         raise InputError(f"{where} {what} ({type(error).__name__}: {why[:200]}); {NEEDED}") from error
     if isinstance(found, dict):

@@ -19,13 +19,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from segtasks.config import Plugin, validate
-from segtasks.errors import ConfigError, InputError
+from segtasks.config import Plugin
+from segtasks.errors import InputError
 from segtasks.models import deeplabv3
 from segtasks.models._backbones import build_backbone
 from segtasks.storage import open_store
-from segtasks.training.config import TrainingConfig
-from segtasks.training.pretrained import adapt_channels, find_pretrained, load_backbone, read_weights, require_backbone
+from segtasks.training.pretrained import Pretrained, adapt_channels, load_backbone, plan_pretrained, read_weights
 from tests.training import tiny_backbone
 from tests.training.test_loop import Stopped, stop_after
 from tests.training.world import shapes, train
@@ -45,9 +44,13 @@ def given(**changed):
     return {**tiny_backbone.Backbone(3).state_dict(), "fc.weight": torch.zeros(10, 8), "fc.bias": torch.zeros(10), **changed}
 
 
+def found(path):
+    return Pretrained(str(path), hashlib.sha256(Path(path).read_bytes()).hexdigest())
+
+
 def write(path, tensors):
     Path(path).write_bytes(saved(tensors))
-    return find_pretrained(str(path))
+    return found(path)
 
 
 def fresh(channels=3):
@@ -70,7 +73,7 @@ def fresh(channels=3):
 def test_a_state_dict_is_found_in_what_tools_save(tmp_path, data):
     (tmp_path / "weights.pth").write_bytes(data)
     net = fresh()
-    load_backbone(net, find_pretrained(str(tmp_path / "weights.pth")))
+    load_backbone(net, found(tmp_path / "weights.pth"))
     for name, tensor in net.backbone.state_dict().items():
         torch.testing.assert_close(tensor, given()[name], rtol=1e-3, atol=1e-3)
 
@@ -168,30 +171,43 @@ def test_damaged_bytes_end_in_no_other_error():
 
 
 @pytest.mark.parametrize(
-    "weights", [{"a.weight": torch.zeros(3, 3)}, {"bn1.num_batches_tracked": torch.tensor(3)}, {"bn1.bias": torch.ones(8)}]
+    "weights",
+    [
+        {"a.weight": torch.zeros(3, 3)},
+        {"bn1.num_batches_tracked": torch.tensor(3)},
+        {"bn1.bias": torch.ones(8)},
+        given(**{"conv1.weight": torch.ones(8, 3, 5, 5), "conv2.weight": torch.ones(9, 8, 3, 3)}),
+    ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, weights):
-    with pytest.raises(InputError, match="has no weights of the model's backbone"):
+    with pytest.raises(InputError, match="has other weights than the model's backbone"):
         load_backbone(fresh(), write(tmp_path / "weights.pth", weights))
 
 
-def test_a_missing_file_a_folder_and_a_changed_file_are_refused(tmp_path):
+def plan(url):
+    return plan_pretrained(Plugin(name=TINY), 3, str(url))
+
+
+def test_what_is_wrong_is_found_when_the_run_is_planned(tmp_path):
     with pytest.raises(InputError, match=r"there is no file of weights at .*none\.pth; needed: a state dict"):
-        find_pretrained(str(tmp_path / "none.pth"))
+        plan(tmp_path / "none.pth")
     with pytest.raises(InputError, match="there is no file of weights at"):
-        find_pretrained(str(tmp_path))
+        plan(tmp_path)
     with pytest.raises(InputError, match="is a folder"):
-        find_pretrained(f"{tmp_path}/")
-    pretrained = write(tmp_path / "weights.pth", given())
+        plan(f"{tmp_path}/")
+    write(tmp_path / "other.pth", {"a.weight": torch.zeros(3, 3)})
+    with pytest.raises(InputError, match=r"other\.pth has other weights than the model's backbone: .* it has a\.weight"):
+        plan(tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"model 'unet' has no backbone .*deeplabv3, .*use init_from"):
+        plan_pretrained(Plugin(name="unet"), 3, str(tmp_path / "none.pth"))
+
+
+def test_a_file_that_changed_since_the_run_was_planned_is_refused(tmp_path):
+    write(tmp_path / "weights.pth", given())
+    planned = plan(tmp_path / "weights.pth")
     write(tmp_path / "weights.pth", given(extra=torch.zeros(1)))
     with pytest.raises(InputError, match="changed since the run was planned"):
-        load_backbone(fresh(), pretrained)
-
-
-def test_a_model_without_a_backbone_is_answered_with_those_that_have_one():
-    with pytest.raises(InputError, match=r"model 'unet' has no backbone .*deeplabv3, .*use init_from"):
-        require_backbone(Plugin(name="unet"), 3)
-    require_backbone(Plugin(name=TINY), 3)
+        load_backbone(fresh(), planned)
 
 
 def test_a_url_is_read_through_its_store(tmp_path):
@@ -203,10 +219,10 @@ def test_a_url_is_read_through_its_store(tmp_path):
     try:
         for url in ("memory://pretrained/weights.pth", f"http://127.0.0.1:{server.server_port}/weights.safetensors"):
             net = fresh()
-            assert "tensors loaded" in load_backbone(net, pickle.loads(pickle.dumps(find_pretrained(url))))
+            assert "tensors loaded" in load_backbone(net, pickle.loads(pickle.dumps(plan(url))))
             assert torch.equal(net.backbone.conv2.weight, given()["conv2.weight"])
         with pytest.raises(InputError, match="there is no file of weights at http"):
-            find_pretrained(f"http://127.0.0.1:{server.server_port}/none.pth")
+            plan(f"http://127.0.0.1:{server.server_port}/none.pth")
     finally:
         server.shutdown()
         server.server_close()
@@ -238,8 +254,3 @@ def test_a_run_that_goes_on_does_not_load_the_weights_again(tmp_path):
     assert resumed["digest"] == whole["digest"]
     assert resumed["notes"] == whole["notes"]
     assert "8 tensors loaded" in whole["notes"][0]
-
-
-def test_weights_and_init_from_together_are_a_contradiction():
-    with pytest.raises(ConfigError, match=r"weights \(a.pth\) and init_from \(b\) are both set; needed: one of them"):
-        validate(TrainingConfig, {"weights": "a.pth", "init_from": "b"})

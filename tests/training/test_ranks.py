@@ -38,8 +38,9 @@ class Runs:
         if rank.rank == 0:
             shutil.copytree(f"{self.folder}/{rank.world}/whole/step-00000003", f"{self.folder}/{rank.world}/cut/step-00000003")
         resumed = run("cut", epochs=3, keep_checkpoints=3)
+        heads = run("heads", **{**EXACT, "model": "tests.training.two_heads", "epochs": 3})
         ends = gather((whole["digest"], resumed["digest"]), rank.world)
-        return {"exact": exact, "whole": whole, "resumed": resumed, "ends": ends}
+        return {"exact": exact, "whole": whole, "resumed": resumed, "heads": heads, "ends": ends}
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def test_ranks_learn_what_one_process_learns_and_resume_to_the_bit(data, one, tm
     assert losses(many["exact"]) == pytest.approx(losses(one["exact"]), abs=1e-4)
     assert many["exact"]["val"]["miou"] == pytest.approx(one["exact"]["val"]["miou"], abs=0.02)
     assert many["whole"]["val"]["valid_pixels"] == one["whole"]["val"]["valid_pixels"]  # every image is scored once
+
+    assert losses(many["heads"]) == pytest.approx(losses(one["heads"]), abs=1e-4)
 
     assert many["resumed"]["digest"] == many["whole"]["digest"]
     assert losses(many["resumed"]) == losses(many["whole"])
