@@ -1,6 +1,6 @@
 """Dice loss (Milletari, Navab and Ahmadi, "V-Net", 3DV 2016): 1 minus the soft Dice coefficient (F1 score) of each class.
 
-For small structures before much background; costs about what cross-entropy does. With p the probabilities and g the truth of a class,
+For small structures before much background; costs less than twice cross-entropy. With p the probabilities and g the truth of a class,
 D = (2 sum p g + smooth) / (sum p + sum g + smooth); with `squared: true` the denominator is the paper's sum p^2 + sum g^2. Sums run over
 the batch (nnU-Net's batch Dice) or over each image. A class that is absent from the truth is left out by default; with `classes: all` it
 costs 1 - smooth / (predicted + smooth), which has next to no gradient unless `smooth` is some pixels.

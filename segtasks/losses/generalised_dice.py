@@ -1,6 +1,6 @@
 """Generalised Dice loss (Sudre, Li, Vercauteren, Ourselin and Cardoso, DLMIA 2017): one Dice over all classes, weighted by 1 / volume^2.
 
-For classes of very unequal size, each of which should contribute alike; costs about what cross-entropy does. With p the probabilities and
+For classes of very unequal size, each of which should contribute alike; costs less than twice cross-entropy. With p the probabilities and
 g the truth of class l, GDL = 1 - 2 sum_l w_l sum p g / sum_l w_l (sum p + sum g), w_l = 1 / (sum g)^2. Sums and weights are of the batch or
 of each image. A class that is absent from the truth would weigh infinitely: by default it weighs nothing, and what is predicted of it is
 missed by the others; with `classes: all` it weighs as the smallest class that is present (as in NiftyNet, the authors' code).

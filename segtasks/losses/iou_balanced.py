@@ -1,6 +1,6 @@
 """IoU-balanced loss (Wu, Yang, Wang and Li, arXiv 1908.05641, 2019): cross-entropy in which regions that are found well count more.
 
-For regions that should be sharp where they are found at all, rather than for rare classes; costs about 1.5 times cross-entropy. The paper's
+For regions that should be sharp where they are found at all, rather than for rare classes; costs twice cross-entropy. The paper's
 examples are boxes: each positive's cross-entropy is weighted by IoU^eta, scaled so that the positives' sum stays the same (equations 1 and
 2), and its smooth L1 by w_loc IoU^lambda (equations 3 and 4), IoU being that of the predicted and the true box. `classification_weights`
 and `localisation` are these, for any positives that have an IoU. In dense segmentation an example is a labelled pixel; it is positive

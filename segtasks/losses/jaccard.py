@@ -1,6 +1,6 @@
 """Jaccard loss (Rahman and Wang, "Optimizing Intersection-Over-Union in Deep Neural Networks", ISVC 2016): 1 minus each class's soft IoU.
 
-For training towards the metric that is reported, mean IoU; costs about what cross-entropy does. With p the probabilities and g the truth
+For training towards the metric that is reported, mean IoU; costs less than twice cross-entropy. With p the probabilities and g the truth
 of a class, IoU = (sum p g + smooth) / (sum (p + g - p g) + smooth). Sums run over the batch or over each image. A class that is absent
 from the truth is left out by default; with `classes: all` it costs 1 - smooth / (predicted + smooth), which has next to no gradient
 unless `smooth` is some pixels.

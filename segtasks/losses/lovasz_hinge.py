@@ -1,6 +1,6 @@
 """Lovász hinge (Berman, Triki and Blaschko, CVPR 2018; Yu and Blaschko, ICML 2015): the convex extension of the foreground's Jaccard loss.
 
-For binary segmentation that is measured by the foreground's IoU; costs about four times cross-entropy of two classes. With f = logit of the
+For binary segmentation that is measured by the foreground's IoU; costs three times cross-entropy of two classes. With f = logit of the
 foreground minus logit of the background and y = +1 or -1, margins m = max(0, 1 - f y) are sorted from the largest and each is weighted by
 how much the foreground's Jaccard loss grows when that pixel too is wrong. 0 where every f y >= 1. Pixels are those of the batch or of each
 image. Without foreground in the truth the largest margin is the cost, as in the authors' code.
@@ -43,8 +43,8 @@ def foreground_class(config: Config, spec: DatasetSpec) -> int:
     """The index of the foreground."""
     if spec.num_classes != 2:
         raise ConfigError(
-            f"lovasz_hinge is for two classes; the data set has {spec.num_classes} ({', '.join(spec.names)}): use lovasz_softmax, "
-            "or preprocess the data to two classes"
+            f"lovasz_hinge is for two classes; the data set has {spec.num_classes} ({', '.join(spec.names)}): "
+            "use lovasz_softmax, which takes any number"
         )
     if config.foreground is None:
         return 0 if background_classes(spec) == [1] else 1

@@ -1,6 +1,6 @@
 """Lovász-Softmax (Berman, Triki and Blaschko, CVPR 2018): the convex extension of each class's Jaccard loss, for mean IoU.
 
-For training, or rather finishing, towards mean IoU (the paper fine-tunes with it); costs about six times cross-entropy. Errors of a class
+For training, or rather finishing, towards mean IoU (the paper fine-tunes with it); costs seven times cross-entropy. Errors of a class
 are m = 1 - p within its truth and p elsewhere; sorted from the largest, each is weighted by how much the Jaccard loss grows when that pixel
 too is wrong (equations 7 to 9); the mean over classes is equation 11. Pixels are those of the batch or of each image (the paper's
 `per_image`). A class that is absent from the truth is left out by default, as in the authors' code; with `classes: all` it costs its

@@ -1,6 +1,6 @@
 """OHEM cross-entropy (Shrivastava, Gupta and Girshick, CVPR 2016): cross-entropy of the pixels that are hard, and at least of so many.
 
-For data in which most pixels are easy, in the form that MMSegmentation, HRNet and BiSeNet have; costs about 1.2 times cross-entropy. Pixels
+For data in which most pixels are easy, in the form that MMSegmentation, HRNet and BiSeNet have; costs what cross-entropy does. Pixels
 count whose own class has a probability below `threshold`, and at least the `min_kept` hardest of the batch (in distributed training: of the
 rank's part of it). The paper's examples are regions, of which it takes a fixed number. The mean runs over the kept pixels (MMSegmentation
 divides by all pixels, so that its loss shrinks with their number).

@@ -1,6 +1,6 @@
 """Sensitivity-specificity loss (Brosch, Yoo, Tang, Li, Traboulsee and Tam, MICCAI 2015): squared errors within and outside of the truth.
 
-For small lesions in much background, with one knob between missing and inventing; costs about twice cross-entropy. With p the
+For small lesions in much background, with one knob between missing and inventing; costs three times cross-entropy. With p the
 probabilities and g the truth of a class, E = r sum (g - p)^2 g / sum g + (1 - r) sum (g - p)^2 (1 - g) / sum (1 - g): the mean squared
 error within the truth (sensitivity) and outside of it (specificity). The paper has lesions alone; here it is the mean over classes, each
 against the rest. Sums run over the batch or over each image. A class that is absent from the truth is left out by default; with

@@ -1,6 +1,6 @@
 """TopK cross-entropy (Wu, Shen and van den Hengel, arXiv 1605.06885, 2016): cross-entropy of the hardest share of the pixels.
 
-For data in which most pixels are easy, in the form that nnU-Net has; costs about 1.3 times cross-entropy. The share is of the batch's
+For data in which most pixels are easy, in the form that nnU-Net has; costs a tenth more than cross-entropy. The share is of the batch's
 labelled pixels (in distributed training: of the rank's part of it), and the mean runs over the chosen. The paper lowers a threshold on
 the probability until enough pixels are left; see `ohem_cross_entropy` for a threshold. Pixels of classes whose weight is 0 are not chosen
 from; otherwise weights do not change what is hard. Pixels as hard as the last chosen one are chosen, too.

@@ -1,6 +1,6 @@
 """Tversky loss (Salehi, Erdogmus and Gholipour, MLMI 2017), optionally focal (Abraham and Khan, ISBI 2019): Dice with its two errors apart.
 
-For small structures that must not be missed: with beta above alpha recall goes before precision; costs about what cross-entropy does. With
+For small structures that must not be missed: with beta above alpha recall goes before precision; costs less than twice cross-entropy. With
 p the probabilities and g the truth of a class, T = (TP + smooth) / (TP + alpha FP + beta FN + smooth), TP = sum p g, FP = sum p (1 - g),
 FN = sum (1 - p) g: alpha weighs false positives and beta false negatives, as in Salehi's paper (Abraham and Khan have it the other way
 round). alpha = beta = 0.5 is Dice, 1 is Jaccard. A class costs (1 - T)^(1 / gamma), Abraham and Khan's focal form (their gamma is 4/3);

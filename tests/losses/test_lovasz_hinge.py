@@ -62,7 +62,7 @@ def test_the_foreground_is_the_class_not_called_background_or_else_the_second():
 
 
 def test_other_than_two_classes_and_unknown_foregrounds_are_config_errors():
-    with pytest.raises(ConfigError, match=r"two classes; the data set has 3 \(c0, c1, c2\): use lovasz_softmax"):
+    with pytest.raises(ConfigError, match=r"two classes; the data set has 3 \(c0, c1, c2\): use lovasz_softmax, which"):
         built(spec_of(classes=3))
     with pytest.raises(ConfigError, match="Did you mean 'lesion'"):
         built(spec_of("background", "lesion"), foreground="leson")
