@@ -69,10 +69,10 @@ def decode_label(data: bytes, max_pixels: int, formats: Sequence[str] = LABEL_FO
         return _pillow.to_array(image.convert("RGB"))
 
 
-def read_palette(data: bytes, formats: Sequence[str] = LABEL_FORMATS) -> list[tuple[int, int, int]]:
-    """The colours by index of a palette image; empty for any other."""
+def read_palette(data: bytes, max_pixels: int, formats: Sequence[str] = LABEL_FORMATS) -> list[tuple[int, int, int]]:
+    """The colours by index of a palette image; empty for any other. Pillow decodes it for them: errors as in `decode_label`."""
     with _pillow.decoding("cannot read the palette"):
-        image = _pillow.open_image(data, formats)
+        image = _open(data, max_pixels, formats)
         flat = image.getpalette() if image.mode == "P" else None
     return list(zip(flat[0::3], flat[1::3], flat[2::3])) if flat else []
 

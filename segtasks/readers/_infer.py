@@ -32,7 +32,7 @@ def infer_spec(masks: Iterable[tuple[str, bytes]], total: int, name: str, max_pi
     for path, data in masks:
         try:
             stored = decode_label(data, max_pixels)
-            palette = palette or read_palette(data)
+            palette = palette or read_palette(data, max_pixels)
         except DataFault as fault:
             log.warning("%s does not help to infer the classes: %s", path, fault)
             continue

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
+from segtasks.codecs.image import decode_image, encode_png, read_header
+from segtasks.codecs.mask import decode_label, decode_mask, encode_mask, read_palette
 from segtasks.codecs.png import read_plain, read_png_header, write_grey16, write_palette, write_rgb
-from segtasks.errors import DecodeError, ShapeError
+from segtasks.errors import DecodeError, LimitError, ShapeError
+from segtasks.spec import DecodePolicy
 
 PALETTE = [(index, 255 - index, index // 2) for index in range(256)]
 SHAPES = [(1, 1), (1, 7), (9, 1), (3, 5), (64, 33), (360, 480)]
@@ -120,3 +127,70 @@ def test_arrays_that_are_no_image_are_refused(shape: tuple[int, ...]) -> None:
         write_palette(np.zeros(shape, np.uint8), PALETTE)
     with pytest.raises(ShapeError, match="needed: height x width x 3"):
         write_rgb(np.zeros(shape, np.uint8))
+
+
+kinds = st.sampled_from([np.uint8, np.uint16, np.int32, np.float32, np.bool_])
+arrays = st_numpy.arrays(kinds, st_numpy.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=12))
+arrays |= st_numpy.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)))
+palettes = st.lists(st.tuples(*[st.integers(0, 255)] * 3), max_size=256)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None)
+@given(arrays, palettes)
+def test_any_array_is_written_so_that_pillow_and_the_fast_path_read_it_or_refused(array: np.ndarray, palette: list) -> None:
+    write = encode_png if array.ndim == 3 else lambda mask: encode_mask(mask, palette)
+    try:
+        data = write(array)
+    except ShapeError:
+        is_mask = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
+        is_image = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+        assert array.size == 0 or not (is_mask or is_image)
+        return
+    image = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(np.array(image), array)
+    np.testing.assert_array_equal(read_plain(data, NO_LIMIT), array)
+    if image.mode == "P":
+        colors = np.array([*palette, *[(0, 0, 0)] * 256], np.uint8)
+        np.testing.assert_array_equal(np.array(image.convert("RGB")), colors[array])
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    """PNGs whose checksums are right, of headers, chunks and pixel data that need not belong together; some with other bytes in them."""
+    header = (draw(sizes), draw(sizes), draw(depths), draw(color_types), draw(st.integers(0, 1)), 0, draw(st.integers(0, 1)))
+    rows = b"".join(draw(st.lists(st.sampled_from([0, 0, 2, 4, 9]).map(lambda kind: bytes([kind])) | st.binary(max_size=12), max_size=8)))
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", *header))]
+    others = st.sampled_from([b"PLTE", b"tRNS", b"eXIf", b"iCCP", b"acTL", b"fcTL", b"zTXt"])
+    parts += [chunk(kind, draw(st.binary(max_size=9))) for kind in draw(st.lists(others, max_size=2))]
+    packed = zlib.compress(rows)
+    cut = draw(st.integers(0, len(packed)))
+    parts += [chunk(b"IDAT", part) for part in draw(st.sampled_from([[packed], [packed[:cut]], [packed[:cut], packed[cut:]], []]))]
+    data = bytearray(b"\x89PNG\r\n\x1a\n" + b"".join(parts) + (chunk(b"IEND", b"") if draw(st.booleans()) else b""))
+    for _ in range(draw(st.integers(0, 2))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+sizes = st.integers(0, 4) | st.sampled_from([12, 65535, 10**6, 2**31 - 1, 2**32 - 1])
+depths, color_types = st.sampled_from([1, 2, 4, 8, 8, 8, 16, 0, 255]), st.sampled_from([0, 2, 3, 4, 6, 1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Invalid APNG:UserWarning")
+@settings(max_examples=600, deadline=None)
+@given(files())
+def test_any_png_is_read_or_refused(data: bytes) -> None:
+    policy = DecodePolicy(max_pixels=1 << 20)
+    for read in (
+        lambda: decode_mask(data, policy.max_pixels),
+        lambda: decode_label(data, policy.max_pixels),
+        lambda: decode_label(data, policy.max_pixels, color=True),
+        lambda: decode_image(data, policy).pixels,
+    ):
+        with contextlib.suppress(DecodeError, LimitError):
+            assert 0 < read().size <= 3 * policy.max_pixels
+    with contextlib.suppress(DecodeError, LimitError):
+        read_header(data, policy)
+    with contextlib.suppress(DecodeError, LimitError):
+        read_palette(data, policy.max_pixels)

@@ -211,7 +211,7 @@ def test_names_that_are_none_or_too_many_are_refused(tmp_path: Path, yaml: str, 
     put(tmp_path, "data.yaml", f"train: images/train\n{yaml}\n")
     with pytest.raises(InputError, match=said):
         reader(tmp_path).spec()
-    with pytest.raises(InputError, match="there are 65535 classes, 'c0', ...; needed: 65534 at most"):
+    with pytest.raises(InputError, match=r"there are 65535 classes, 'c0', .*; needed: 65534 at most"):
         object_classes([f"c{number}" for number in range(65_535)])
 
 
