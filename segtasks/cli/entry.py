@@ -39,7 +39,7 @@ VERBS = {  # verb -> where its command is, and its line in the overview
     "sweep": ("segtasks.cli.sweep:sweep", "List, and remove, what killed runs left behind."),
     "readers": ("segtasks.cli.plugins:readers", "List the source formats, or the settings of one."),
     "writers": ("segtasks.cli.plugins:writers", "List the formats to export to, or the settings of one."),
-    "models": ("segtasks.cli.plugins:models", "List the models, or the settings of one."),
+    "models": ("segtasks.cli.models:models", "List the models, or the settings of one."),
     "losses": ("segtasks.cli.plugins:losses", "List the losses, or the settings of one."),
     "metrics": ("segtasks.cli.plugins:metrics", "List the metrics, or the settings of one."),
     "sample": ("segtasks.cli.sample:sample", "Make a small data set with masks to try things on."),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from segtasks import plugins
 from segtasks.cli.outcome import Outcome, table
@@ -32,24 +33,30 @@ def listing(kind: str) -> Outcome:
 
 def description(kind: str, name: str) -> Outcome:
     module = plugins.load(kind, name)
-    model = module.Config
+    about = first_line(module.__doc__)
+    document: dict[str, Any] = {"kind": kind, "name": name, "about": about, "schema": module.Config.model_json_schema()}
+    return Outcome(document, [f"{name}: {about}", "", *options(module.Config)])
+
+
+def options(model: type[BaseModel]) -> list[str]:
     rows = list(settings(model))
-    document: dict[str, Any] = {"kind": kind, "name": name, "about": first_line(module.__doc__), "schema": model.model_json_schema()}
-    lines = [f"{name}: {first_line(module.__doc__)}", ""]
     if rows:
         header = ("option", "type", "default", "description")
-        lines += table(((row.key, row.type, row.default, row.description) for row in rows), header)
-    else:
-        lines.append("no options")
-    return Outcome(document, lines)
+        return table(((row.key, row.type, row.default, row.description) for row in rows), header)
+    return ["no options"]
 
 
 def about(module: str) -> str:
-    """First line of the module's docstring, without running the module."""
+    """First line of the module's docstring."""
+    return first_line(docstring(module))
+
+
+def docstring(module: str) -> str:
+    """The module's docstring, without running the module."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return ""
-    return first_line(ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))))
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
 
 
 def first_line(text: str | None) -> str:
@@ -58,6 +65,5 @@ def first_line(text: str | None) -> str:
 
 readers = command("readers")
 writers = command("writers")
-models = command("models")
 losses = command("losses")
 metrics = command("metrics")

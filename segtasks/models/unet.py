@@ -1,4 +1,7 @@
-"""U-Net (Ronneberger, Fischer, Brox: "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015), padded variant.
+"""U-Net (Ronneberger, Fischer, Brox: "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015): padded variant.
+
+For small data sets, medical images above all, and as the first thing to try: without a backbone it learns from nothing; 1.8 million
+parameters by default, 31 million at the paper's size, which is 16 times the work.
 
 Differs from the paper in these points: convolutions are padded, so the logits have the input's size (the paper's lose 92 pixels a
 side); BatchNorm after each convolution unless `norm` says otherwise; `bilinear` upsampling as the default. With `norm: none`,
