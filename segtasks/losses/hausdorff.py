@@ -74,7 +74,9 @@ class Hausdorff(Loss):
         """(p - q)^2; 0 at ignored pixels and of classes that are left out."""
         minus_p_CHW = torch.zeros_like(q_CHW).scatter_(0, class_HW.unsqueeze(0), -1)
         error_CHW = torch.where(valid_HW, (q_CHW + minus_p_CHW).square(), 0)
-        return error_CHW.index_fill(0, torch.tensor(self.left_out, dtype=torch.int64, device=q_CHW.device), 0)
+        if not self.left_out:
+            return error_CHW
+        return error_CHW.index_fill(0, torch.tensor(self.left_out, device=q_CHW.device), 0)
 
     def _by_distance(self, q_CHW: Tensor, class_HW: Tensor, valid_HW: Tensor) -> Tensor:
         weight_CHW = self._power_of_distance(q_CHW, class_HW, valid_HW)

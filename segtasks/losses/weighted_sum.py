@@ -125,7 +125,7 @@ class WeightedSum(Loss):
 
     def value(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
         target_NHW = class_NHW.where(valid_NHW, self.ignore_index)
-        total = logits_NCHW.flatten()[:0].sum()  # 0, and part of the graph where every weight is 0 at this one step
+        total = logits_NCHW[:0].sum()  # 0, and part of the graph where every weight is 0 at this one step
         for weight, loss in zip(self.weights(), self.losses, strict=True):
             if weight:
                 total = total + weight * loss(logits_NCHW, target_NHW)
