@@ -3,7 +3,7 @@
 For the largest error instead of the sum of all, beside a loss of regions; on a CPU 9 times cross-entropy with OpenCV, erosion 15 times.
 With p the truth of a class, q its softmax, and a mean over labelled pixels of the sum over classes:
 `distance_transform`: (p - q)^2 (d_p^alpha + d_q^alpha), with d_p and d_q the distances in pixels from the boundaries of the truth and of q
-above 0.5, from either side and held constant in the gradient, as in the paper's equation 8; `one_sided` leaves d_q out (its HD-OS).
+above 0.5, from either side and held constant in the gradient; `one_sided` leaves d_q out, as the paper's cheaper variant.
 d is 0 for a class that is absent from the image or alone in it.
 `erosion`: sum over k = 1..K of k^alpha e_k, with e_0 = (p - q)^2 and e_k = f(B * e_(k-1)), B the mean over a pixel and its four neighbours
 (beyond the image and at ignored pixels there is no error) and f the paper's soft threshold at 0.5. f is taken as max(2x - 1, 0), so that
@@ -35,7 +35,7 @@ class Config(BoundaryOptions):
         default="distance_transform",
         description="how the distance of an error is had: exact distance maps, or how many erosions it outlasts",
     )
-    alpha: float = Field(default=2.0, gt=0, description="power of the distance; the paper's best is 2")
+    alpha: float = Field(default=2.0, gt=0, description="power of the distance; 2 in the paper")
     erosions: int = Field(default=10, ge=1, description="form erosion: K; errors further in than K pixels cost no more")
     one_sided: bool = Field(
         default=False, description="form distance_transform: distances from the truth's boundary alone, at half the cost"

@@ -62,7 +62,7 @@ def test_a_ramp_of_no_length_is_a_step():
 
 @pytest.mark.parametrize(("share", "a"), [(0.0, 0.0), (0.5, 0.495), (1.0, 0.99)])
 def test_kervadecs_rebalancing_is_two_ramps(share, a):
-    """(1 - a) L_R + a L_B, a rising (Kervadec et al., MedIA 2021, section 3.3)."""
+    """(1 - a) L_R + a L_B, a rising (Kervadec et al., MedIA 2021)."""
     logits, target = random_case()
     loss = built(*REBALANCE)
     loss.set_progress(share)
