@@ -15,18 +15,19 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG16(Backbone):
-    """`features` is torchvision's: convolution, BatchNorm, ReLU and pooling in one row of 44."""
+    """`features` is torchvision's: convolution, BatchNorm, ReLU and pooling in one row of 44. `width`: channels of the first stage."""
 
     first = "features.0"
-    channels = (64, 128, 256, 512, 512)
 
-    def __init__(self, in_channels: int, output_stride: int = 32) -> None:
+    def __init__(self, in_channels: int, output_stride: int = 32, width: int = 64) -> None:
         super().__init__()
+        self.stages = tuple(tuple(channels * width // 64 for channels in stage) for stage in STAGES)
+        self.channels = tuple(stage[-1] for stage in self.stages)
         layers: list[nn.Module] = []
         self.pools: list[int] = []  # where the poolings stand in `features`
         before, reached, dilation = in_channels, 1, 1
         strides = []
-        for stage in STAGES:
+        for stage in self.stages:
             strides.append(reached)
             for after in stage:
                 conv = nn.Conv2d(before, after, 3, padding=dilation, dilation=dilation)
