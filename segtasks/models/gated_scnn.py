@@ -9,8 +9,9 @@ Differs from the paper and its code (nv-tlabs/GSCNN) in these points:
 - bilinear upsampling with align_corners=False; the boundary map is averaged, not sampled, down to ASPP's size; ASPP's projection and the
   low-level features have BatchNorm and ReLU; no bias right before a BatchNorm;
 - `edges: sobel`, the default, is the image's gradient: without thresholds it needs no scale of the input and is the same on every device.
-  The paper's Canny (`edges: canny`) is OpenCV's pixel by pixel where weak edges end within `canny_steps` pixels of a strong one (64: all but
-  0.4% of CamVid's edge pixels; 256: all); its thresholds are of grey levels, where in the code they meet standardised images cast to bytes;
+  The paper's Canny (`edges: canny`) is OpenCV's, pixel by pixel, but for weak edges further than `canny_steps` pixels from a strong one
+  (64: 0.4% of CamVid's edge pixels; 256: none); its thresholds are of grey levels, where in the code they meet standardised images cast
+  to bytes;
 - segmentation is charged by the configured loss (there: cross-entropy weighted by each image's classes);
 - the boundary's cross-entropy is taken of logits (in the code the sigmoid is applied twice), and boundaries are those of all classes:
   neither the image's border nor ignored pixels make one, and they cost nothing;
