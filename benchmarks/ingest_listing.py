@@ -8,17 +8,22 @@ process held before) is its own, at a tenth of the keys and at all of them: what
 - files: the same over empty files on this disk, 1,000 a folder, through the reader `images`; and the walk of the disk alone.
 - delta: the keys again, with as many known rows in the output; 1% of them changed, 1% new, 1% gone.
 - known: reading the known rows alone.
+
+`--bucket` measures a bucket's listing instead, from moto in a process of its own: page by page, sorted on disk as for a store that does
+not list in order, and with fsspec's `find`, which holds all.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +49,7 @@ from segtasks.stages._known import Known  # noqa: E402
 from segtasks.stages._run import Proposal, Stage  # noqa: E402
 from segtasks.stages._shard import ShardWorker  # noqa: E402
 from segtasks.stages.config import IngestConfig  # noqa: E402
-from segtasks.storage import open_store  # noqa: E402
+from segtasks.storage import Entry, Store, _listing, open_store  # noqa: E402
 
 RECIPE = Recipe(stage="ingest", version=1, rows="samples/1", config={}, spec=DatasetSpec(name="keys"))
 image_bytes = 100_000
@@ -151,6 +156,64 @@ class _NoPixels(ShardWorker[dict[str, Any]]):
         return {**{name: one[name] for name in ("image_id", "group_id", "split")}, "source_version": one["version"]}
 
 
+def measure_bucket(endpoint: str, count: int) -> dict[str, Any]:
+    return timed_listing(endpoint, count, Store.list)
+
+
+def measure_bucket_sorted_on_disk(endpoint: str, count: int) -> dict[str, Any]:
+    _listing._orderly_servers = set()
+    return timed_listing(endpoint, count, Store.list)
+
+
+def measure_bucket_with_find(endpoint: str, count: int) -> dict[str, Any]:
+    return timed_listing(endpoint, count, lambda store: store._find("", "listing"))
+
+
+def timed_listing(endpoint: str, count: int, listing: Callable[[Store], Iterator[Entry]]) -> dict[str, Any]:
+    os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
+    store = open_store("s3://keys", {"s3://": {"endpoint_url": endpoint}})
+    store.entry(next(keys(1)).path)  # the client is not the listing
+    base, start = resident(), time.perf_counter()
+    assert sum(1 for _ in listing(store)) == count
+    return facts(time.perf_counter() - start, base)
+
+
+def serve(count: int) -> None:
+    """moto with so many empty objects, put into its memory; it says where it is, and ends with its input."""
+    from moto.s3.models import s3_backends
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    backend = s3_backends["123456789012"]["aws"]
+    backend.create_bucket("keys", "us-east-1")
+    for item in keys(count):
+        backend.put_object("keys", item.path, b"")
+    host, port = server.get_host_and_port()
+    print(f"http://{host}:{port}", flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+@contextmanager
+def bucket(count: int) -> Iterator[str]:
+    command = [sys.executable, __file__, "--serve", str(count)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+def bucket_listing(count: int) -> None:
+    found: dict[str, list[dict[str, Any]]] = {"bucket": [], "bucket_sorted_on_disk": [], "bucket_with_find": []}
+    for size in (count // 10, count):
+        with bucket(size) as endpoint:
+            for measure, answers in found.items():
+                answers.append(alone(measure, endpoint=endpoint, count=size))
+    for measure, (few, many) in found.items():
+        show(measure, count, few, many)
+
+
 def alone(measure: str, **arguments: Any) -> dict[str, Any]:
     """Run one measure in a process of its own."""
     command = [sys.executable, __file__, "--one", measure]
@@ -165,18 +228,28 @@ def listing(count: int, folder: str | None) -> None:
             alone("make", folder=place, count=size)
         for measure in ("keys", "keys_with_groups_and_splits", "files", "known", "delta"):
             few, many = (alone(measure, folder=place, count=size) for size in (count // 10, count))
-            growth = (many["over_base_MiB"] - few["over_base_MiB"]) * 2**20 / (count - count // 10)
-            print(f"{measure.replace('_', ' ')}: {count // 10:,} {few}\n    {count:,} {many}\n    {growth:.0f} bytes a key", flush=True)
+            show(measure, count, few, many)
+
+
+def show(measure: str, count: int, few: dict[str, Any], many: dict[str, Any]) -> None:
+    growth = (many["over_base_MiB"] - few["over_base_MiB"]) * 2**20 / (count - count // 10)
+    print(f"{measure.replace('_', ' ')}: {count // 10:,} {few}\n    {count:,} {many}\n    {growth:.0f} bytes a key", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--folder", help="where source and output are made; none: a temporary folder")
+    parser.add_argument("--bucket", action="store_true", help="measure a bucket's listing")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--one", metavar="MEASURE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(globals()[f"measure_{options.one}"](**json.loads(sys.stdin.read()))))
+    elif options.serve:
+        serve(options.serve)
+    elif options.bucket:
+        bucket_listing(options.keys)
     else:
         listing(options.keys, options.folder)
 

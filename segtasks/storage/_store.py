@@ -10,10 +10,8 @@ import errno
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +21,9 @@ from fsspec.spec import AbstractBufferedFile
 from segtasks.errors import ConfigError, StorageError, StoreRefused
 from segtasks.storage import _faults
 from segtasks.storage._clients import call, connect
+from segtasks.storage._entries import Entry, entry_of
 from segtasks.storage._faults import last_start, meaning, seconds_for, translate, wait_before_retry, with_retries
+from segtasks.storage._listing import list_bucket
 from segtasks.storage._options import StorageOptions, check_options, check_url, options_for
 
 max_object_bytes = 256 << 20  # hard cap of one create-only PUT; also the chunk size, so that no client goes multipart
@@ -32,16 +32,6 @@ _memory_lock = threading.Lock()
 _unmeasured_bytes = 16 << 20  # a whole read gets time for so many; one that needs more is measured first and tried again
 _look_bytes = 64 << 10
 _read_ahead_bytes = 4 << 20
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One listed object. `version` changes when the content does (etag, generation, or size and mtime)."""
-
-    path: str
-    size: int
-    version: str
-    modified: float = 0.0  # seconds since the epoch, by the store's clock; 0 where the store does not say
 
 
 def open_store(url: str, storage: StorageOptions | None = None) -> Store:
@@ -141,20 +131,23 @@ class Store:
 
     def entry(self, path: str) -> Entry:
         """One object as `list` gives it, now. A missing one is `FileNotFoundError`."""
-        return _entry(path, self._info(path))
+        return entry_of(path, self._info(path))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every object under the folder `prefix`, recursively, sorted by path. A missing folder is empty."""
-        try:  # a listing is one request a page: as long as answers come it has time
-            found = with_retries(lambda: self._call("find", prefix, detail=True, size=None), f"listing {self.url_of(prefix)}")
+        doing = f"listing {self.url_of(prefix)}"
+        paged = list_bucket(self._fs, self.url.partition("://")[0], self._key(""), prefix.strip("/"), doing)
+        yield from self._find(prefix, doing) if paged is None else paged
+
+    def _find(self, prefix: str, doing: str) -> Iterator[Entry]:
+        try:  # as long as answers come it has time
+            found = with_retries(lambda: self._call("find", prefix, detail=True, size=None), doing)
         except FileNotFoundError:
             return
-        root = self._key("")
+        root, folder = self._key(""), self._key(prefix).rstrip("/")
         for key in sorted(found):
-            info = found[key]
-            if info.get("type") == "directory":
-                continue
-            yield _entry(key[len(root) :].lstrip("/"), info)
+            if found[key].get("type") != "directory" and key != folder:
+                yield entry_of(key[len(root) :].lstrip("/"), found[key])
 
     def leftovers(self) -> Iterator[Entry]:
         """Probes and temporary files that a killed process left behind; `list` of a local store passes over them."""
@@ -239,26 +232,6 @@ class _ReadFile(AbstractBufferedFile):  # type: ignore[misc]
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         return self._store.read_range(self._path, start, min(end, self.size))
-
-
-def _entry(path: str, info: Mapping[str, Any]) -> Entry:
-    version = info.get("ETag") or info.get("etag") or info.get("generation") or ""
-    if not version and "created" in info:  # in some listings a date, in look-ups a number
-        version = _modified({"created": info["created"]})
-    return Entry(path, int(info["size"]), str(version).strip('"') or str(info["size"]), _modified(info))
-
-
-def _modified(info: Mapping[str, Any]) -> float:
-    """When a listed object was written: every backend has its own word for it, and some give text."""
-    for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
-        value = info.get(name)
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, (int, float)):
-            return float(value)
-    return 0.0
 
 
 class LocalStore(Store):
