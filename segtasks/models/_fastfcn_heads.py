@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segtasks.models._aspp import ASPP, scaled_rates
 from segtasks.models._encoding import ContextEncoding
-from segtasks.models._layers import conv_norm_relu, resize
+from segtasks.models._layers import conv_norm_relu
 
 HeadName = Literal["fcn", "psp", "encnet", "aspp"]
 
@@ -59,9 +60,12 @@ class PyramidPooling(nn.Module):
         self.convs = nn.ModuleList(conv_norm_relu(channels, channels // 4, 1) for _ in self.grids)
 
     def forward(self, features: Tensor) -> Tensor:
-        size = features.shape[-2:]
-        pooled = [resize(conv(grid_means(features, grid)), size) for grid, conv in zip(self.grids, self.convs, strict=True)]
-        return torch.cat([features, *pooled], dim=1)
+        found = [features]
+        for grid, conv in zip(self.grids, self.convs, strict=True):
+            # not `resize`: an exported net must not remember that its example happened to have the grid's size
+            means = conv(grid_means(features, grid))
+            found.append(F.interpolate(means, size=features.shape[-2:], mode="bilinear", align_corners=False))
+        return torch.cat(found, dim=1)
 
 
 def grid_means(features: Tensor, grid: int) -> Tensor:
