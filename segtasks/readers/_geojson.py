@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from segtasks.errors import LabelError
 from segtasks.readers._geo import Box, apply, faults, rasterio
+from segtasks.readers._objects import is_text
 
 _many = 500  # corners of a feature from which on it is cut to each window
 _farthest = 1e12  # on any map
@@ -73,7 +74,7 @@ def _parse(found: Any, path: str, class_property: str | None) -> Features:
         value = properties.get(class_property) if isinstance(properties, dict) and class_property else None
         polygons = list(_polygons(one.get("geometry"), where))
         name = "" if value is None else str(value)
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
+        if not is_text(name):
             raise LabelError(f"{where}: {class_property} is {_short(value)}; needed: the name of a class")
         if polygons:
             features.append(Feature({"type": "MultiPolygon", "coordinates": polygons}, name))

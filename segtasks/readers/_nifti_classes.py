@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from segtasks.errors import ConfigError, InputError, did_you_mean
 from segtasks.readers._describe import voc_color
+from segtasks.readers._objects import MOST_CLASSES, is_text
 from segtasks.spec import ClassSpec, DatasetSpec, LabelEncoding
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def parse(text: bytes, where: str) -> Described:
     """`InputError` with the place for a file that is no JSON, or says what cannot be."""
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{where} holds a {type(data).__name__}; needed: an object with labels")
@@ -43,7 +45,8 @@ def parse(text: bytes, where: str) -> Described:
         raise InputError(f"{where}: file_ending is {ending!r}; needed: .nii.gz or .nii, other files are not read here")
     names, ignore = _labels(data.get("labels"), data.get("regions_class_order"), where)
     listed = [*_listed(data, "training", where), *_listed(data, "test", where)]
-    return Described(str(data.get("name") or ""), names, ignore, _channels(data, where), tuple(listed))
+    name = str(data.get("name") or "")
+    return Described(name if is_text(name) else "", names, ignore, _channels(data, where), tuple(listed))
 
 
 def spec_of(name: str, described: Described, classes: Sequence[str], labels_map: Mapping[int, str | int]) -> DatasetSpec | None:
@@ -66,12 +69,15 @@ def spec_of(name: str, described: Described, classes: Sequence[str], labels_map:
 
 def make_spec(name: str, names: Sequence[str], table: Mapping[int, int | str]) -> DatasetSpec:
     """`table`: label value to class name, index or `ignore`; empty: values are indices. `ConfigError` for classes that are not there."""
-    twice = sorted({one for one in names if list(names).count(one) > 1})
+    twice = sorted(one for one, times in Counter(names).items() if times > 1)
     if twice:
         raise ConfigError(f"class names come twice: {', '.join(twice)}")
+    if len(names) > MOST_CLASSES:
+        raise ConfigError(f"there are {len(names)} classes; needed: {MOST_CLASSES} at most")
     ignore_index = 255 if len(names) <= 255 else 65535
     indices = {value: _index(target, names, ignore_index) for value, target in table.items()}
-    source = {index: value for value, index in indices.items() if list(indices.values()).count(index) == 1 and index != value}
+    values = Counter(indices.values())
+    source = {index: value for value, index in indices.items() if values[index] == 1 and index != value}
     specs = tuple(ClassSpec(name=one, color=voc_color(at), source_id=source.get(at)) for at, one in enumerate(names))
     if all(value == index for value, index in indices.items()) and (not indices or len(set(indices) - {ignore_index}) == len(names)):
         encoding = LabelEncoding()
@@ -124,6 +130,8 @@ def _labels(labels: Any, order: Any, where: str) -> tuple[dict[int, str] | None,
     for key, target in labels.items():
         first_version = isinstance(target, str) and not target.isdecimal()
         name, value = (target, key) if first_version else (key, target)
+        if not name or not is_text(name):
+            raise InputError(f"{where}: labels has the name {name!r}; needed: a text")
         if isinstance(value, list) and not (len(value) == 1 and _is_whole(value[0])):
             regions.append(name)
             continue
@@ -173,4 +181,7 @@ def _listed(data: Mapping[str, Any], key: str, where: str) -> list[str]:
 
 
 def _is_whole(value: Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool) and value >= 0) or (isinstance(value, str) and value.isdecimal())
+    """What a label may hold, as a number or a text."""
+    if isinstance(value, str):
+        return value.isdecimal() and len(value) < 10
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32

@@ -29,7 +29,7 @@ def object_classes(
         raise InputError(f"there are {len(names)} classes, {names[0][:30]!r}, ...; needed: {MOST_CLASSES} at most")
     things = []
     for at, name in enumerate(names):
-        if not name or not _is_text(name):
+        if not name or not is_text(name):
             raise InputError(f"a class has the name {name[:60]!r}; needed: a text, which can be written in UTF-8")
         source_id = source_ids[at] if source_ids else None
         group = supercategories[at] if supercategories else ""
@@ -37,7 +37,7 @@ def object_classes(
     return (BACKGROUND, *things)
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """JSON and YAML can say half a character, \\ud800, which no file can hold."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as pycoco
 
-from segtasks.errors import InputError, LabelError
+from segtasks.errors import DataFault, InputError, LabelError
 from segtasks.readers._base import RawSample
 from segtasks.readers.coco_panoptic import CocoPanopticReader, Config, build
 from segtasks.storage import open_store
+from segtasks.testing.readers import check_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 CATEGORIES = [
@@ -217,3 +222,44 @@ def test_other_layouts_and_formats_are_refused_by_name(tmp_path: Path) -> None:
     document(tmp_path, [], [], [])
     with pytest.raises(InputError, match="have no categories"):
         reader(tmp_path).spec()
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "name", "category_id", "x"]), inner, max_size=3),
+    max_leaves=6,
+)
+segments_of = st.fixed_dictionaries(
+    {"id": st.sampled_from([300, 70_001, 5]) | anything, "category_id": st.sampled_from([200, 3, 7]) | anything},
+    optional={"iscrowd": anything},
+)
+categories_of = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from([200, 3]) | anything,
+        "name": st.sampled_from(["road", "car"]) | anything,
+        "isthing": st.sampled_from([0, 1]) | anything,
+    },
+    optional={"color": st.lists(st.integers(-1, 256), max_size=4) | anything, "supercategory": anything},
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, deadline=None)
+@given(
+    segments=st.just(SEGMENTS) | st.lists(segments_of, max_size=4) | anything,
+    categories=st.just(CATEGORIES) | st.lists(categories_of, max_size=3) | anything,
+    image=st.fixed_dictionaries({}, optional={"id": anything, "file_name": anything, "height": anything, "width": anything}),
+    annotation=st.fixed_dictionaries({}, optional={"image_id": anything, "file_name": anything}),
+)
+def test_any_segments_and_categories_are_read_or_refused(
+    segments: Any, categories: Any, image: dict[str, Any], annotation: dict[str, Any]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        images = [{"id": 1, "file_name": "1.jpg", "height": 4, "width": 6, **image}]
+        document(Path(folder), images, [{"image_id": 1, "file_name": "1.png", "segments_info": segments, **annotation}], categories)
+        with contextlib.suppress(InputError):
+            found = reader(Path(folder))
+            for item in found.scan():
+                with contextlib.suppress(DataFault, FileNotFoundError):
+                    check_sample(found.read(item), found.spec(), item.image_id)

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from segtasks.codecs.volume import decode_volume
 from segtasks.config import validate
 from segtasks.engines.local import LocalEngine
-from segtasks.errors import ConfigError, DecodeError, InputError, LabelError, LimitError, MissingObject, ShapeError
+from segtasks.errors import ConfigError, DataFault, DecodeError, InputError, LabelError, LimitError, MissingObject, ShapeError
 from segtasks.readers import nifti
 from segtasks.readers._base import RawSample
 from segtasks.readers._kept import Kept
@@ -29,6 +34,7 @@ from segtasks.stages.ingest import ingest
 from segtasks.stages.pictures import pictures
 from segtasks.stages.preprocess import preprocess
 from segtasks.storage import open_store
+from segtasks.testing.readers import check_sample
 from segtasks.training.index import index_split
 
 LPS = np.array([[-1.0, 0, 0, 3], [0, -1.5, 0, 4], [0, 0, 2.5, -5], [0, 0, 0, 1]])
@@ -549,3 +555,60 @@ def test_an_item_changes_with_its_files_alone(tmp_path: Path) -> None:
     put(tmp_path, "labels/b.nii", truth(1))
     after = {item.image_id: item.version for item in reader(tmp_path).scan()}
     assert {name.partition("#")[0] for name in before if before[name] != after[name]} == {"images/b.nii"}
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=6,
+)
+names_of = st.sampled_from(["background", "liver", "tumour", "ignore", "", "0", "1", "9" * 5000, "\ud800"]) | st.text(max_size=2)
+values_of = st.sampled_from([0, 1, 2, 255, -1, 10**30, "0", "1", "2", [1], [1, 2], "\u0663"]) | anything
+descriptions = st.fixed_dictionaries(
+    {"labels": st.dictionaries(names_of, values_of | names_of, max_size=4) | anything},
+    optional={
+        "regions_class_order": st.lists(st.integers(-1, 4), max_size=3) | anything,
+        "channel_names": st.just({"0": "CT"}) | st.dictionaries(names_of, names_of, max_size=2) | anything,
+        "file_ending": st.sampled_from([".nii.gz", ".nii", ".png"]) | anything,
+        "training": st.just([{"image": "./images/a.nii.gz", "label": "./labels/a.nii.gz"}]) | st.lists(anything, max_size=2) | anything,
+        "name": anything,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def any_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("any")
+    one_case(folder, truth(2))
+    return folder
+
+
+def read_or_refuse(found: NiftiReader) -> None:
+    with contextlib.suppress(InputError, ConfigError):
+        for item in islice(found.scan(), 40):
+            with contextlib.suppress(DataFault, FileNotFoundError):
+                check_sample(found.read(item), found.spec(), item.image_id)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None)
+@given((descriptions | anything).map(json.dumps) | st.sampled_from(["[" * 9000, "{", ""]), st.sampled_from(["slices", "volume"]))
+def test_any_description_is_read_or_refused(any_case: Path, text: str, mode: str) -> None:
+    (any_case / "dataset.json").write_text(text)
+    read_or_refuse(reader(any_case, mode=mode))
+    (any_case / "dataset.json").unlink()
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 351), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4), st.booleans(), st.booleans())
+def test_any_header_is_read_or_refused_as_image_and_as_label(places: list[tuple[int, bytes]], is_label: bool, packed: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        one_case(Path(folder), truth(2))
+        file = Path(folder) / ("labels/a.nii.gz" if is_label else "images/a.nii.gz")
+        data = bytearray(gzip.decompress(file.read_bytes()))
+        for at, changed in places:
+            data[at : at + len(changed)] = changed
+        file.write_bytes(gzip.compress(data, 1) if packed else data)
+        for options in ({}, {"mode": "volume"}):
+            read_or_refuse(reader(Path(folder), **options))
