@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 tolerance = 1e-3  # of the largest logit; folding in float32 changes about 1e-6
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: its tensors cannot be used everywhere that weights can
 def fold_batch_norm(model: nn.Module, example_NCHW: Tensor) -> tuple[nn.Module, int]:
     """A copy of `model` (in eval mode) with every foldable BatchNorm2d folded, and how many were.
 
