@@ -74,6 +74,8 @@ def meaning(error: BaseException) -> Meaning:
         return "no bucket"
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         return "missing"
+    if isinstance(error, UnicodeEncodeError) or (isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG):
+        return "missing"  # a name out of somebody's list, that no object can have
     statuses = {status for link in chain if (status := _http_status(link))}
     if 412 in statuses:
         return "exists"

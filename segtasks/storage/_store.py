@@ -264,8 +264,8 @@ class LocalStore(Store):
     def open(self, path: str) -> IO[bytes]:
         try:
             return open(self._file(path), "rb")
-        except OSError as error:
-            raise translate(error, f"opening {self.url_of(path)}") from error
+        except (OSError, ValueError) as error:
+            raise _local(error, f"opening {self.url_of(path)}") from error
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self._file(path))
@@ -273,14 +273,14 @@ class LocalStore(Store):
     def size(self, path: str) -> int:
         try:
             return os.path.getsize(self._file(path))
-        except OSError as error:
-            raise translate(error, f"looking up {self.url_of(path)}") from error
+        except (OSError, ValueError) as error:
+            raise _local(error, f"looking up {self.url_of(path)}") from error
 
     def entry(self, path: str) -> Entry:
         try:
             return _file_entry(path, os.stat(self._file(path)))
-        except OSError as error:
-            raise translate(error, f"looking up {self.url_of(path)}") from error
+        except (OSError, ValueError) as error:
+            raise _local(error, f"looking up {self.url_of(path)}") from error
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         yield from self._walk(self._file(prefix.rstrip("/")), prefix.rstrip("/"), temporary=False)
@@ -349,6 +349,11 @@ class LocalStore(Store):
             return
         except OSError as error:
             raise translate(error, f"deleting {self.url_of(path)}") from error
+
+
+def _local(error: OSError | ValueError, doing: str) -> Exception:
+    """A zero byte or half a character in a path is a `ValueError`: no file has that name."""
+    return translate(error, doing) if isinstance(error, OSError) else FileNotFoundError(f"{doing}: no such object ({error})")
 
 
 def _file_entry(path: str, stat: os.stat_result) -> Entry:

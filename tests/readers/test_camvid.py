@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segtasks.errors import InputError, LabelError
+from segtasks.errors import DataFault, InputError, LabelError
 from segtasks.readers._camvid_classes import parse_colors
 from segtasks.readers.camvid import CamvidReader, Config, build
 from segtasks.spec import DatasetSpec
 from segtasks.storage import open_store
+from segtasks.testing.readers import check_sample
 
 
 def put(folder: Path, path: str, array: np.ndarray) -> None:
@@ -280,3 +283,24 @@ def test_any_colour_file_is_read_or_refused(text: str) -> None:
             assert parse_colors(text, path)
         except InputError:
             continue
+
+
+words = st.sampled_from(
+    ["train/a.png", "trainannot/a.png", "/CamVid/train/a.png", "a", "..", "/", "train/a.png/b.png", "x\0.png", "b" * 300]
+)
+lines = st.lists(st.lists(words | st.text(max_size=3), max_size=3).map(" ".join))
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(data=lines.map(lambda found: "\n".join(found).encode()) | st.binary(max_size=30))
+def test_any_list_is_read_or_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        put(Path(folder), "train/a.png", np.zeros((4, 6, 3), np.uint8))
+        put(Path(folder), "trainannot/a.png", np.zeros((4, 6), np.uint8))
+        (Path(folder) / "train.txt").write_bytes(data)
+        camvid = reader(Path(folder))
+        with suppress(InputError):
+            for item in camvid.scan():
+                with suppress(DataFault, FileNotFoundError):
+                    check_sample(camvid.read(item), camvid.spec(), item.image_id)

@@ -244,7 +244,7 @@ categories_of = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     segments=st.just(SEGMENTS) | st.lists(segments_of, max_size=4) | anything,
     categories=st.just(CATEGORIES) | st.lists(categories_of, max_size=3) | anything,

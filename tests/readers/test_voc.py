@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segtasks.errors import InputError, LabelError
+from segtasks.errors import DataFault, InputError, LabelError
 from segtasks.readers._describe import voc_color
 from segtasks.readers._voc_classes import find_spec
 from segtasks.readers.voc import Config, VocReader, build
 from segtasks.storage import open_store
+from segtasks.testing.readers import check_sample
 
 PALETTE = [channel for index in range(256) for channel in voc_color(index)]
 
@@ -299,3 +301,22 @@ def test_any_class_file_is_read_or_refused(text: str) -> None:
         with suppress(InputError):
             assert find_spec(store, "", "any").classes
         store.delete(file)
+
+
+words = st.sampled_from(["a", "a.jpg", "/JPEGImages/a.jpg", "/SegmentationClass/a.png", "..", "/", "a.jpg/b", '"a"', "x\0", "b" * 300])
+lines = st.lists(st.lists(words | st.text(max_size=3), max_size=3).map(" ".join))
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(data=lines.map(lambda found: "\n".join(found).encode()) | st.binary(max_size=30))
+def test_any_list_is_read_or_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        put_pair(Path(folder), "a", CLASSES, OBJECTS)
+        put_list(Path(folder), "train", "")
+        (Path(folder) / "ImageSets/Segmentation/train.txt").write_bytes(data)
+        voc = reader(Path(folder))
+        with suppress(InputError):
+            for item in voc.scan():
+                with suppress(DataFault, FileNotFoundError):
+                    check_sample(voc.read(item), voc.spec(), item.image_id)

@@ -179,7 +179,9 @@ def test_a_malformed_line_is_refused_with_its_number(tmp_path: Path, label: str 
         read(tmp_path, label)
 
 
-words = st.sampled_from(["0", "1", "2", "0.5", "-0.01", "1.01", "nan", "1e999", "-", "\u0663", "0x1", "1_0", "\x00"]) | st.text(max_size=3)
+words = st.sampled_from(
+    ["images/train/x.jpg", "y\0.jpg", "0", "1", "2", "0.5", "-0.01", "1.01", "nan", "1e999", "-", "\u0663", "0x1", "1_0", "\x00"]
+) | st.text(max_size=3)
 
 
 @pytest.mark.slow
@@ -195,7 +197,10 @@ def test_any_label_file_and_yaml_are_read_or_refused(data: bytes) -> None:
             put(Path(folder), "data.yaml", "train: train.txt\nnames: [car]\n")
             put(Path(folder), file, data)
             with contextlib.suppress(InputError):
-                list(reader(Path(folder)).scan())
+                found = reader(Path(folder))
+                for item in found.scan():
+                    with contextlib.suppress(DataFault, FileNotFoundError):
+                        check_sample(found.read(item), found.spec(), item.image_id)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,14 @@ def test_the_listed_version_changes_with_the_content(store: Store) -> None:
     assert next(store.list()).version != before
 
 
+@pytest.mark.parametrize("name", ["a\0b.png", "a" * 5000 + ".png", "half a letter \ud800.png"])
+def test_a_name_that_no_object_can_have_is_file_not_found(store: Store, name: str) -> None:
+    store.create("a", b"1")
+    for ask in (store.read, store.size, store.entry, store.open, lambda name: store.read_range(name, 0, 1)):
+        with pytest.raises(FileNotFoundError):
+            ask(name)
+
+
 def test_a_missing_object_is_file_not_found_and_deleting_it_is_fine(store: Store) -> None:
     for read in (store.read, store.open, store.size):
         with pytest.raises(FileNotFoundError):
