@@ -93,7 +93,8 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
     backbone = _backbone(model)
     if backbone is None:
         raise InputError(f"{type(model).__name__} has no backbone to load {where} into")
-    weights = of_backbone(tensors)
+    # a model of another library brings its own names and what they were in earlier versions
+    weights: dict[str, Tensor] = getattr(model, "backbone_weights", of_backbone)(tensors)
     notes: list[str] = []
     first = f"{getattr(backbone, 'first', None)}.weight"
     own = backbone.state_dict()
