@@ -775,7 +775,7 @@ def read_or_refuse(made: geotiff.GeotiffReader) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     data=rasters(),
     options=st.sampled_from(
