@@ -1,4 +1,4 @@
-"""SegNet (Badrinarayanan, Kendall, Cipolla, "A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation", PAMI 2017).
+"""SegNet (Badrinarayanan et al., "A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation", PAMI 2017): pooling undone.
 
 For comparison with the first encoder-decoders, and for weights of VGG-16: 29.4 million parameters and, since it convolves at full
 resolution, 107 billion multiplications for an image of 480x360. In bfloat16 and in other runtimes a maximum may be found at its neighbour,

@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015), on any encoder.
+"""U-Net (Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015): on any encoder.
 
 For small data sets, for medical and aerial images and as the baseline of everything else: details come back through skip connections;
 1.8 million parameters at the default width, 31 million at the paper's. `backbone` puts an encoder with ImageNet weights before the decoder.
@@ -53,7 +53,7 @@ class Config(BaseConfig):
         default="same",
         description="same: convolutions are padded with zeros; valid: they are not, and the image is mirrored instead (the paper's)",
     )
-    backbone: Literal["none"] | BackboneName = Field(
+    backbone: Literal["none", BackboneName] = Field(
         default="none", description="none: the paper's contracting path; else a feature extractor under torchvision's names in its place"
     )
     deep_supervision: bool = Field(
