@@ -1,8 +1,8 @@
 """Architectures and losses from nothing on the same data and budget: `python benchmarks/accuracy.py --camvid FOLDER --work FOLDER`.
 
 CamVid (train -> val, 11 classes, void ignored) is ingested and brought to one size once; every model then has the same number of epochs,
-the same optimiser, schedule, augmentation and seed, on one worker of the local engine, and U-Net is trained with each loss. Each run is scored
-on the validation images at their own size: mIoU of the pooled confusion matrix (ours), and the F-score of boundaries within 2 pixels
+optimiser, schedule, augmentation and seed, on one worker of the local engine, and U-Net is trained with each loss. Each run is scored on
+the validation images at their own size: mIoU of the pooled confusion matrix (ours), and the F-score of boundaries within 2 pixels
 (Csurka et al., BMVC 2013; mean over classes that occur, then images).
 
 Small budgets say little about what an architecture can do: they rank what learns fast at this size. Runs are kept under --work: the same
