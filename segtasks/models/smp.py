@@ -1,4 +1,4 @@
-"""Segmentation Models PyTorch (qubvel's library): its architectures with its encoders, from fresh weights.
+"""Segmentation Models PyTorch (Iakubovskii, "Segmentation Models PyTorch", GitHub 2019): its architectures with its encoders.
 
 For comparing with models of that library, or for an encoder that only it has; size and work are those of the chosen encoder.
 
