@@ -91,6 +91,8 @@ class Store:
         return dict(with_retries(lambda: self._call("info", path), f"looking up {self.url_of(path)}"))
 
     def _key(self, path: str) -> str:
+        if "\0" in path:  # out of somebody's list; servers answer it in many ways, or never
+            raise FileNotFoundError(f"no object has a zero byte in its name: {self.url_of(path)!r}")
         return str(self._fs._strip_protocol(self.url_of(path)))
 
     def read(self, path: str) -> bytes:

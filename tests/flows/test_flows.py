@@ -305,7 +305,7 @@ def test_stages_of_one_configuration_share_an_engine() -> None:
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flows_form_has_every_setting_with_its_description(name: str) -> None:
-    model = {**STAGES, "check": CheckConfig}.get(name, PipelineConfig)
+    model = {**STAGES, "check": CheckConfig, "compact": CompactConfig, "export-data": ExportDataConfig}.get(name, PipelineConfig)
     definitions = parameter_schema(FLOWS[name]).definitions
     properties = definitions[model.__name__]["properties"]
     assert {key: value.get("description") for key, value in properties.items()} == {

