@@ -5,7 +5,7 @@ made of regions with one pixel in twenty ignored, and the logits are right on mo
 choose pixels or measure distances see what they see there. Each loss has a process of its own, in which every round times cross-entropy and
 the loss one after the other, so that a busy machine slows both; the ratio is the median over rounds. Memory is the peak above the inputs,
 of one pass. A loss for a fixed number of classes is compared at that number.
-Bar (issue 5): no more than 10 times cross-entropy, but for Hausdorff and boundary with distance maps computed on the fly.
+Wanted: no more than 10 times cross-entropy, but for Hausdorff and boundary with distance maps computed on the fly.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from segtasks.errors import ConfigError
+
 
 class Lattice:
     """The lattice of one set of points: built once, used for any values.
@@ -97,7 +99,7 @@ def _pack(keys: Tensor) -> tuple[Tensor, list[int]]:
     low, high = keys.amin(0) - room, keys.amax(0) + room
     sizes = (high - low + 1).tolist()
     if math.prod(sizes) >= 1 << 63:
-        raise ValueError(f"the points span {' x '.join(map(str, sizes))} lattice steps, more than can be numbered; use larger deviations")
+        raise ConfigError(f"the points span {' x '.join(map(str, sizes))} lattice steps, more than can be numbered; use larger deviations")
     strides = [math.prod(sizes[place + 1 :]) for place in range(room)]
     return ((keys - low) * torch.tensor(strides, device=keys.device)).sum(1), strides
 

@@ -32,6 +32,12 @@ class Loss(nn.Module, ABC):
     def set_progress(self, share: float) -> None:
         """Told before each step which share of all steps is done, 0 to 1: for losses whose weights follow a schedule."""
 
+    def pixel_weights(self, class_NHW: Tensor, valid_NHW: Tensor, dtype: torch.dtype) -> Tensor:
+        """(N, H, W): the weight of each labelled pixel's class, 1 without class weights; 0 at ignored pixels."""
+        if self.class_weights is None:
+            return valid_NHW.to(dtype)
+        return self.class_weights.to(class_NHW.device, dtype)[class_NHW] * valid_NHW
+
     @abstractmethod
     def value(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
         """The scalar. `class_NHW` int64 holds classes everywhere (0 at ignored pixels); `valid_NHW` bool says which count."""
@@ -72,12 +78,15 @@ class PixelLoss(Loss):
 
     def reduce(self, loss_NHW: Tensor, weight_NHW: Tensor) -> Tensor:
         """The weighted mean; both are 0 at ignored pixels."""
-        total = weight_NHW.sum()
-        return (loss_NHW * weight_NHW).sum() / torch.where(total > 0, total, 1)
+        return weighted_mean(loss_NHW, weight_NHW)
 
     def value(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
         # where, not a product: an infinite loss times 0 is not a number
         loss_NHW = torch.where(valid_NHW, self.per_pixel(logits_NCHW, class_NHW), 0)
-        if self.class_weights is None:
-            return self.reduce(loss_NHW, valid_NHW.to(loss_NHW.dtype))
-        return self.reduce(loss_NHW, self.class_weights.to(loss_NHW)[class_NHW] * valid_NHW)
+        return self.reduce(loss_NHW, self.pixel_weights(class_NHW, valid_NHW, loss_NHW.dtype))
+
+
+def weighted_mean(loss_NHW: Tensor, weight_NHW: Tensor) -> Tensor:
+    """sum(w * loss) / sum(w); 0 where no pixel weighs anything."""
+    total = weight_NHW.sum()
+    return (loss_NHW * weight_NHW).sum() / torch.where(total > 0, total, 1)

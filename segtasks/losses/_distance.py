@@ -16,8 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from segtasks.config import Config as BaseConfig
-from segtasks.errors import ConfigError
-from segtasks.losses._region import background_classes
+from segtasks.losses._region import required_background
 from segtasks.spec import DatasetSpec
 
 _CPU_BLOCK = 1 << 18  # pixels that are swept together, about what a core's cache holds
@@ -33,15 +32,7 @@ class BoundaryOptions(BaseConfig):
 
     def left_out(self, spec: DatasetSpec) -> list[int]:
         """The classes without. Raises `ConfigError` where none is called background."""
-        if self.include_background:
-            return []
-        found = background_classes(spec)
-        if not found:
-            raise ConfigError(
-                f"include_background: false leaves out a class called background; the classes are {', '.join(spec.names)}. "
-                "Leave the option out"
-            )
-        return found
+        return [] if self.include_background else required_background(spec)
 
 
 class Fields(NamedTuple):

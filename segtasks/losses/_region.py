@@ -68,12 +68,7 @@ class RegionLoss(Loss):
 
     def __init__(self, config: RegionOptions, spec: DatasetSpec, weights: Sequence[float] | None = None) -> None:
         if not config.include_background:
-            background = background_classes(spec)
-            if not background:
-                raise ConfigError(
-                    f"include_background: false leaves out a class called background; the classes are {', '.join(spec.names)}. "
-                    "Leave the option out, or give a class no weight with `weights: fixed`"
-                )
+            background = required_background(spec)
             weights = [0.0 if index in background else weight for index, weight in enumerate(weights or [1.0] * spec.num_classes)]
         super().__init__(spec, weights)
         self.per_image, self.only_present = config.per_image, config.classes == "present"
@@ -139,3 +134,14 @@ def overlap(shared: Tensor, whole: Tensor) -> Tensor:
 def background_classes(spec: DatasetSpec) -> list[int]:
     """The indices of the classes that are called background and are no things."""
     return [index for index, item in enumerate(spec.classes) if item.name.lower() in BACKGROUND_NAMES and not item.isthing]
+
+
+def required_background(spec: DatasetSpec) -> list[int]:
+    """The same for `include_background: false`. Raises `ConfigError` where there is none to leave out."""
+    found = background_classes(spec)
+    if not found:
+        raise ConfigError(
+            f"include_background: false leaves out a class called background; the classes are {', '.join(spec.names)}. "
+            "Leave the option out, or give a class no weight with `weights: fixed` where the loss has weights"
+        )
+    return found

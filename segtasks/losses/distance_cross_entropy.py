@@ -1,6 +1,6 @@
 """Distance-penalised cross-entropy (Caliva et al., "Distance map loss penalty term", MIDL 2019): pixels near boundaries weigh more.
 
-For outlines that matter more than areas; on a CPU 3 times cross-entropy with OpenCV, 12 times without. With p the softmax and t the target
+For outlines that matter more than areas; on a CPU 3 times cross-entropy with OpenCV, more without. With p the softmax and t the target
 a pixel costs -(1 + phi) log p[t]. D is its distance to the nearest labelled pixel of another class in its image, M the largest D in its
 class there. `penalty: inverted` is the paper's phi = M - D: in pixels, so that the value is a hundred times cross-entropy's on images of
 1024x512 (clip the gradient, or weigh it down); `relative` divides D and M by M, for weights from 1 to 2. `distance` is phi = D. `border`
@@ -56,10 +56,7 @@ class DistanceCrossEntropy(CrossEntropy):
     def value(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
         phi_NHW = torch.stack([self.penalty(*image) for image in zip(class_NHW, valid_NHW, strict=True)]).to(logits_NCHW.dtype)
         loss_NHW = torch.where(valid_NHW, self.per_pixel(logits_NCHW, class_NHW), 0)
-        weight_NHW = valid_NHW.to(loss_NHW.dtype)
-        if self.class_weights is not None:
-            weight_NHW = weight_NHW * self.class_weights.to(loss_NHW)[class_NHW]
-        return self.reduce(loss_NHW * (1 + phi_NHW), weight_NHW)
+        return self.reduce(loss_NHW * (1 + phi_NHW), self.pixel_weights(class_NHW, valid_NHW, loss_NHW.dtype))
 
     @torch.no_grad()
     def penalty(self, class_HW: Tensor, valid_HW: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segtasks.losses._base import weighted_mean
 from segtasks.losses._region import RegionLoss, RegionOptions, background_classes, overlap
 from segtasks.losses._weights import ClassWeights, class_weights
 from segtasks.spec import DatasetSpec
@@ -66,9 +67,7 @@ class IouBalanced(RegionLoss):
 
     def value(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
         loss_NHW = torch.where(valid_NHW, F.cross_entropy(logits_NCHW, class_NHW, reduction="none"), 0)
-        weight_NHW = valid_NHW.to(loss_NHW.dtype)
-        if self.class_weights is not None:
-            weight_NHW = weight_NHW * self.class_weights.to(loss_NHW)[class_NHW]
+        weight_NHW = self.pixel_weights(class_NHW, valid_NHW, loss_NHW.dtype)
         positive_NHW = valid_NHW & ~self.negative[class_NHW]
         iou_NHW = self._iou(logits_NCHW.detach(), class_NHW, valid_NHW).to(loss_NHW.dtype)
         balance_P = classification_weights((loss_NHW * weight_NHW * positive_NHW).flatten(), iou_NHW.flatten(), self.config.eta)
@@ -77,8 +76,7 @@ class IouBalanced(RegionLoss):
             p_P1 = torch.exp(-loss_NHW).view(-1, 1)
             part_P = localisation(p_P1, torch.ones_like(p_P1), iou_NHW.flatten(), self.config.lam, self.config.beta)
             cost_NHW = cost_NHW + self.config.localisation * torch.where(positive_NHW, part_P.view_as(loss_NHW), 0)
-        total = weight_NHW.sum()
-        return (cost_NHW * weight_NHW).sum() / torch.where(total > 0, total, 1)
+        return weighted_mean(cost_NHW, weight_NHW)
 
     def _iou(self, logits_NCHW: Tensor, class_NHW: Tensor, valid_NHW: Tensor) -> Tensor:
         """(N, H, W): the soft IoU, in its image, of each pixel's class."""

@@ -7,7 +7,11 @@ from torch import nn
 from segtasks.models._layers import conv_norm_relu
 
 
+def conv_head(before: int, between: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """3x3 convolution, dropout, logits."""
+    return nn.Sequential(*conv_norm_relu(before, between), nn.Dropout(dropout), nn.Conv2d(between, num_classes, 1))
+
+
 def fcn_head(before: int, num_classes: int) -> nn.Sequential:
-    """3x3 convolution to a quarter of the channels, dropout 0.1, logits: torchvision's FCNHead by name, for auxiliary supervision."""
-    between = max(before // 4, 1)
-    return nn.Sequential(*conv_norm_relu(before, between), nn.Dropout(0.1), nn.Conv2d(between, num_classes, 1))
+    """`conv_head` with a quarter of the channels and dropout 0.1: torchvision's FCNHead by name, for auxiliary supervision."""
+    return conv_head(before, max(before // 4, 1), num_classes, 0.1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segtasks.models._layers import BatchNorm, conv_norm_relu, resize
+from segtasks.models._layers import conv_norm, conv_norm_relu, resize
 
 DILATIONS = (1, 2, 4, 8)
 
@@ -30,7 +30,6 @@ class JPU(nn.Module):
 def _separable(before: int, after: int, dilation: int) -> nn.Sequential:
     """Depthwise, norm, pointwise, norm, ReLU: unlike elsewhere no ReLU lies between the two convolutions."""
     return nn.Sequential(
-        nn.Conv2d(before, before, 3, padding=dilation, dilation=dilation, groups=before, bias=False),
-        BatchNorm(before),
+        *conv_norm(before, before, dilation=dilation, groups=before),
         *conv_norm_relu(before, after, 1),
     )

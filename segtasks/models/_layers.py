@@ -18,14 +18,16 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def conv_norm_relu(before: int, after: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution without bias that keeps the size (at stride 1), BatchNorm right after it (so it can be folded), ReLU."""
+def conv_norm(before: int, after: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution without bias that keeps the size (at stride 1), and BatchNorm right after it, so that it can be folded."""
     padding = dilation * (kernel - 1) // 2
-    return nn.Sequential(
-        nn.Conv2d(before, after, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=False),
-        BatchNorm(after),
-        nn.ReLU(inplace=True),
-    )
+    conv = nn.Conv2d(before, after, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=False)
+    return nn.Sequential(conv, BatchNorm(after))
+
+
+def conv_norm_relu(before: int, after: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Sequential:
+    """`conv_norm` and ReLU."""
+    return nn.Sequential(*conv_norm(before, after, kernel, stride=stride, dilation=dilation, groups=groups), nn.ReLU(inplace=True))
 
 
 def separable_conv(before: int, after: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from segtasks.config import Config as BaseConfig
 from segtasks.errors import ConfigError
 from segtasks.models._base import Outputs, SegmentationModel
-from segtasks.models._layers import BatchNorm, conv_norm_relu, he_normal, pad_to_multiple, resize
+from segtasks.models._heads import conv_head
+from segtasks.models._layers import BatchNorm, conv_norm, conv_norm_relu, he_normal, pad_to_multiple, resize
 
 BOOSTED = ("stem", "stage3", "stage4", "stage5")  # of the semantic branch; stage5 before its context embedding
 
@@ -76,11 +77,11 @@ class BiSeNetV2(SegmentationModel):
         self.stage5 = _stage(c64, c128, 3 * config.depth, config.expansion)
         self.context = _ContextEmbedding(c128)
         self.aggregation = _GuidedAggregation(c128)
-        self.head = _head(c128, config.head_channels, num_classes, config.dropout)
+        self.head = conv_head(c128, config.head_channels, num_classes, config.dropout)
         self.booster = nn.ModuleDict()
         if config.booster:
             for name, channels in zip(BOOSTED, (stem, third, c64, c128), strict=True):
-                self.booster[name] = _head(channels, config.booster_channels, num_classes, config.dropout)
+                self.booster[name] = conv_head(channels, config.booster_channels, num_classes, config.dropout)
         self.apply(he_normal)
 
     def forward(self, image_NCHW: Tensor) -> Tensor | Outputs:
@@ -125,14 +126,12 @@ class _GatherExpand(nn.Module):
         wide = before * expansion
         layers: list[nn.Module] = [conv_norm_relu(before, before)]
         if stride == 2:
-            layers += [_conv_norm(before, wide, stride=2, groups=before), conv_norm_relu(wide, wide, groups=wide)]
+            layers += [conv_norm(before, wide, stride=2, groups=before), conv_norm_relu(wide, wide, groups=wide)]
         else:
             layers += [conv_norm_relu(before, wide, groups=before)]
-        self.main = nn.Sequential(*layers, _conv_norm(wide, after, 1))
+        self.main = nn.Sequential(*layers, conv_norm(wide, after, 1))
         self.shortcut = (
-            nn.Sequential(_conv_norm(before, before, stride=2, groups=before), _conv_norm(before, after, 1))
-            if stride == 2
-            else nn.Identity()
+            nn.Sequential(conv_norm(before, before, stride=2, groups=before), conv_norm(before, after, 1)) if stride == 2 else nn.Identity()
         )
         self.relu = nn.ReLU(inplace=True)
 
@@ -159,10 +158,10 @@ class _GuidedAggregation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.detail_keep = nn.Sequential(_conv_norm(channels, channels, groups=channels), nn.Conv2d(channels, channels, 1, bias=False))
-        self.detail_down = nn.Sequential(_conv_norm(channels, channels, stride=2), nn.AvgPool2d(3, stride=2, padding=1))
-        self.semantic_up = _conv_norm(channels, channels)
-        self.semantic_keep = nn.Sequential(_conv_norm(channels, channels, groups=channels), nn.Conv2d(channels, channels, 1, bias=False))
+        self.detail_keep = nn.Sequential(conv_norm(channels, channels, groups=channels), nn.Conv2d(channels, channels, 1, bias=False))
+        self.detail_down = nn.Sequential(conv_norm(channels, channels, stride=2), nn.AvgPool2d(3, stride=2, padding=1))
+        self.semantic_up = conv_norm(channels, channels)
+        self.semantic_keep = nn.Sequential(conv_norm(channels, channels, groups=channels), nn.Conv2d(channels, channels, 1, bias=False))
         self.fuse = conv_norm_relu(channels, channels)
 
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
@@ -173,17 +172,8 @@ class _GuidedAggregation(nn.Module):
         return result
 
 
-def _conv_norm(before: int, after: int, kernel: int = 3, *, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(*list(conv_norm_relu(before, after, kernel, stride=stride, groups=groups))[:2])
-
-
 def _stage(before: int, after: int, repeats: int, expansion: int) -> nn.Sequential:
     """A layer that halves the size, and `repeats` that keep it."""
     return nn.Sequential(
         _GatherExpand(before, after, expansion, stride=2), *(_GatherExpand(after, after, expansion) for _ in range(repeats))
     )
-
-
-def _head(before: int, between: int, num_classes: int, dropout: float) -> nn.Sequential:
-    """Figure 7, without its upsampling."""
-    return nn.Sequential(*conv_norm_relu(before, between), nn.Dropout(dropout), nn.Conv2d(between, num_classes, 1))

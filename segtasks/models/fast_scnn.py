@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from segtasks.config import Config as BaseConfig
 from segtasks.errors import ConfigError
 from segtasks.models._base import Outputs, SegmentationModel
-from segtasks.models._fastfcn_heads import PyramidPooling
-from segtasks.models._layers import conv_norm_relu, he_normal, pad_to_multiple, resize
+from segtasks.models._heads import conv_head
+from segtasks.models._layers import conv_norm, conv_norm_relu, he_normal, pad_to_multiple, resize
+from segtasks.models._pyramid_pooling import PyramidPooling
 
 EXPANSION = 6  # t of table 1
 BOTTLENECKS = ((64, 2), (96, 2), (128, 1))  # channels and stride of the three groups of three
@@ -63,7 +64,7 @@ class FastSCNN(SegmentationModel):
         self.auxiliary = nn.ModuleDict()
         if config.auxiliary:
             for name, channels in zip(self.auxiliary_weights, (64, 128), strict=True):
-                self.auxiliary[name] = nn.Sequential(*conv_norm_relu(channels, 32), nn.Dropout(0.1), nn.Conv2d(32, num_classes, 1))
+                self.auxiliary[name] = conv_head(channels, 32, num_classes, 0.1)
         self.apply(he_normal)
 
     def forward(self, image_NCHW: Tensor) -> Tensor | Outputs:
@@ -90,8 +91,7 @@ class _Bottleneck(nn.Module):
         self.layers = nn.Sequential(
             conv_norm_relu(before, wide, 1),
             conv_norm_relu(wide, wide, stride=stride, groups=wide),
-            nn.Conv2d(wide, after, 1, bias=False),
-            nn.BatchNorm2d(after),
+            *conv_norm(wide, after, 1),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -104,10 +104,8 @@ class _Fusion(nn.Module):
 
     def __init__(self, fine: int, coarse: int) -> None:
         super().__init__()
-        self.coarse = nn.Sequential(
-            conv_norm_relu(coarse, coarse, dilation=4, groups=coarse), nn.Conv2d(coarse, coarse, 1, bias=False), nn.BatchNorm2d(coarse)
-        )
-        self.fine = nn.Sequential(nn.Conv2d(fine, coarse, 1, bias=False), nn.BatchNorm2d(coarse))
+        self.coarse = nn.Sequential(conv_norm_relu(coarse, coarse, dilation=4, groups=coarse), *conv_norm(coarse, coarse, 1))
+        self.fine = conv_norm(fine, coarse, 1)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:

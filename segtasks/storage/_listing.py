@@ -1,4 +1,4 @@
-"""Listings of buckets, a page at a time: memory is flat in the number of keys, where fsspec's `find` holds 1.3 kB for each.
+"""Listings of buckets, a page at a time: memory is flat in the number of keys, where fsspec's `find` holds 1.2 kB for each.
 
 Not every store lists by code point. AWS and GCS do, and their pages are handed on as they come. SeaweedFS, and Azure with a hierarchical
 namespace, list a folder before its neighbour `folder-2`; Azure otherwise lists by UTF-16, AWS' directory buckets in no order. What they

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
+from segtasks.errors import ConfigError
 from segtasks.inference.config import Crf
 from segtasks.inference.crf import refine
 from segtasks.inference.lattice import Lattice
@@ -88,7 +89,7 @@ def test_far_points_do_not_meet_in_the_lattice() -> None:
 
 
 def test_points_too_far_apart_to_be_numbered_are_refused() -> None:
-    with pytest.raises(ValueError, match="use larger deviations"):
+    with pytest.raises(ConfigError, match="use larger deviations"):
         Lattice(torch.tensor([[0.0] * 5, [1e6] * 5]))
 
 

@@ -10,8 +10,8 @@ from segtasks.config import Plugin
 from segtasks.errors import ConfigError
 from segtasks.models import fastfcn
 from segtasks.models._base import Outputs, training_loss
-from segtasks.models._fastfcn_heads import grid_means
 from segtasks.models._jpu import JPU
+from segtasks.models._pyramid_pooling import grid_means
 from segtasks.plugins import configure
 from segtasks.testing.models import check_model, exports_to_onnx_with_equal_argmax
 

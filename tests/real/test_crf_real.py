@@ -6,23 +6,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy import ndimage
 
+from benchmarks.accuracy import boundary_f
 from segtasks.inference.config import Crf
 from segtasks.inference.crf import refine
 from tests.real import data_folder
 
 CLASSES, VOID = 11, 11
-
-
-def boundary_f(predicted: np.ndarray, truth: np.ndarray, reach: int = 2) -> float:
-    """F-score of boundary pixels that have one of the other within `reach` pixels (Csurka et al., BMVC 2013), void left out."""
-    lines = [ndimage.grey_dilation(mask, 3) != ndimage.grey_erosion(mask, 3) for mask in (predicted, truth)]
-    void = ndimage.binary_dilation(truth == VOID, iterations=reach + 1)
-    lines = [line & ~void for line in lines]
-    near = [ndimage.distance_transform_edt(~line) <= reach for line in lines]
-    precision, recall = (lines[0] & near[1]).sum() / lines[0].sum(), (lines[1] & near[0]).sum() / lines[1].sum()
-    return float(2 * precision * recall / (precision + recall))
 
 
 def test_a_blurred_prediction_on_camvid_gets_sharper_boundaries() -> None:
@@ -35,7 +25,7 @@ def test_a_blurred_prediction_on_camvid_gets_sharper_boundaries() -> None:
         coarse = torch.from_numpy(np.stack([(truth[8::16, 8::16] == index).astype(np.float32) for index in range(CLASSES)]))[None]
         logits_NCHW = torch.log(F.interpolate(coarse, size=truth.shape, mode="bilinear") + 1e-3)
         sharp = refine(logits_NCHW, torch.from_numpy(image)[None], Crf(bilateral_xy=30, bilateral_rgb=8, iterations=5))
-        scores.append([boundary_f(found[0].argmax(0).numpy(), truth) for found in (logits_NCHW, sharp)])
+        scores.append([boundary_f(found[0].argmax(0).numpy(), truth, CLASSES, VOID) for found in (logits_NCHW, sharp)])
     before, after = np.mean(scores, axis=0)
     print(f"boundary F within 2 pixels: {before:.3f} blurred, {after:.3f} after the CRF")
     assert after > before + 0.08
